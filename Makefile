@@ -1,0 +1,44 @@
+# make demo            train, evaluate and predict on scanned digits; leaves output/demo/report.json
+# make test            the tests, at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
+# make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2"    another build of PaddlePaddle than the CPU one
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := requirements.txt requirements-demo.txt requirements-dev.txt
+
+# What is installed stays what is meant, until PADDLE says otherwise.
+INSTALLED := $(shell cat $(VENV)/installed 2>/dev/null)
+PADDLE ?= $(or $(INSTALLED),paddlepaddle>=3.3.1)
+CHANGED := $(if $(filter-out $(INSTALLED),$(PADDLE)),FORCE)
+
+.PHONY: install demo test test-slow lint docs FORCE
+
+install: $(VENV)/installed
+
+# Both builds of PaddlePaddle are the module `paddle`: one is never installed over the other.
+$(VENV)/installed: $(REQUIREMENTS) $(CHANGED)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@found=$$($(BIN)/python -m pip list --format=freeze | sed -n 's/^\(paddlepaddle[a-z-]*\)=.*/\1/p'); \
+	wanted=$$(echo '$(firstword $(PADDLE))' | sed 's/[^a-z-].*//'); \
+	if [ -n "$$found" ] && [ "$$found" != "$$wanted" ]; then \
+	    echo "error: $(VENV) holds $$found; remove the folder before installing $$wanted" >&2; exit 2; fi
+	$(BIN)/python -m pip install $(foreach word,$(PADDLE),'$(word)')
+	$(BIN)/python -m pip install $(addprefix -r ,$(REQUIREMENTS))
+	@echo '$(PADDLE)' > $@
+
+demo: install
+	$(BIN)/python CaiT/demo.py
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+docs: install
+	PYTHONPATH=CaiT $(BIN)/python -m cait.config > docs/config.md
