@@ -1,0 +1,20 @@
+"""CaiT for PaddlePaddle.
+
+import cait
+model = cait.create_model("cait_xxs24_224", pretrained="CaiT/cait_xxs24_224.pdparams")
+logits = model.eval()(images)      # [B, 3, 224, 224] normalised -> [B, 1000]
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {"CaiT": "cait.model", "create_model": "cait.zoo", "list_models": "cait.zoo"}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str):
+    # On first use, for Paddle takes seconds to import and a wrong flag should be reported at once.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cait' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

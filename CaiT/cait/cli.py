@@ -1,0 +1,82 @@
+"""The command line of `main_single_gpu.py`: the flags, `-o KEY=VALUE`, and the config they make."""
+
+import argparse
+from collections.abc import Sequence
+
+from yacs.config import CfgNode
+
+from cait import config as cfg
+from cait.errors import UsageError
+
+FLAGS = {
+    "-dataset": "DATA.DATASET",
+    "-batch_size": "DATA.BATCH_SIZE",
+    "-image_size": "DATA.IMAGE_SIZE",
+    "-data_path": "DATA.DATA_PATH",
+    "-ngpus": "NGPUS",
+    "-pretrained": "MODEL.PRETRAINED",
+    "-resume": "TRAIN.RESUME",
+    "-last_epoch": "TRAIN.LAST_EPOCH",
+    "-epochs": "TRAIN.NUM_EPOCHS",
+    "-output_dir": "OUTPUT_DIR",
+}
+SWITCHES = {"-eval": "EVAL", "-pred": "PRED", "-amp": "AMP"}  # true without a value
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message}; -h lists the flags")
+
+
+class _Override(argparse.Action):
+    """Collects (key, text, flag) of all flags in the order of the command line: the last one wins."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for word in values if isinstance(values, list) else [values]:
+            name, text = FLAGS.get(self.dest, SWITCHES.get(self.dest)), word
+            if name is None:  # -o
+                name, equals, text = word.partition("=")
+                if not equals:
+                    raise UsageError(f"-o {word}: must be KEY=VALUE")
+            namespace.overrides.append((name, text, option_string))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        description="Train a CaiT, evaluate it (-eval) or predict with it (-pred).",
+        epilog="Every key, its default and its effect: docs/config.md.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(overrides=[])
+    parser.add_argument("-cfg", metavar="YAML", help="which model, or which run; without it, CaiT XXS24 at 224")
+    for flag, name in {**FLAGS, **SWITCHES}.items():
+        optional = {"nargs": "?", "const": "true"} if flag in SWITCHES else {}
+        parser.add_argument(flag, dest=flag, action=_Override, metavar="VALUE", help=f"sets {name}", **optional)
+    parser.add_argument("-o", dest="-o", nargs="+", action=_Override, metavar="KEY=VALUE", help="sets any key")
+    return parser
+
+
+def parse_command(arguments: Sequence[str]) -> CfgNode:
+    """The config that a command line describes.
+
+    `-resume` starts from the config that was saved beside the checkpoint, so the flags of the first run need not
+    be repeated; those that are given count.
+
+    Raises:
+        UsageError: an unknown flag or key, a wrong value, or keys that do not go together.
+    """
+    args = _parser().parse_args(arguments)
+    overrides = {}
+    for name, text, flag in args.overrides:
+        overrides[name] = cfg.parse_override(name, text, flag)
+    values = cfg.read_yaml(args.cfg) if args.cfg is not None else {}
+    resume = overrides.get("TRAIN.RESUME", values.get("TRAIN.RESUME", ""))
+    if resume:
+        saved = cfg.run_folder(resume) / "config.yaml"
+        if saved.is_file():
+            earlier = {name: v for name, v in cfg.read_yaml(saved).items() if name not in cfg.NOT_RESUMED}
+            values = earlier | {"OUTPUT_DIR": str(saved.parent)} | values
+    values.update(overrides)
+    if (values.get("EVAL") or values.get("PRED")) and "DATA.BATCH_SIZE" in overrides:
+        values["DATA.BATCH_SIZE_EVAL"] = overrides["DATA.BATCH_SIZE"]  # -batch_size means this job's batches
+    return cfg.make_config(values)

@@ -1,0 +1,254 @@
+"""The config: every key with its default, its type and range, and what it does; YAML files and overrides.
+
+Values are taken in this order, later ones win: the defaults below; on `-resume`, the config of the resumed run;
+the YAML file with its `BASE` files; flags and `-o KEY=VALUE` in the order of the command line. With
+`MODEL.PRETRAINED` set, a key that nobody set takes its fine-tuning default, where it has one.
+"""
+
+import difflib
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+from yacs.config import CfgNode
+
+from cait.config_kinds import FLAG, SIZE, TEXT, Kind, choice, integer, number, numbers
+from cait.errors import UsageError
+from cait.files import read_text, write_text
+
+
+class Key(NamedTuple):
+    """One config key. `finetune` replaces `default` when MODEL.PRETRAINED is set; None means no difference."""
+
+    name: str
+    default: Any
+    kind: Kind
+    help: str
+    finetune: Any = None
+
+
+KEYS = (
+    Key("DATA.DATASET", "imagenet2012", choice("imagenet2012", "folder", "cifar10", "cifar100"),
+        "How the data folder is read: list files; one folder a class; the archive of CIFAR."),
+    Key("DATA.DATA_PATH", "dataset/LSVRC2012", TEXT, "The data folder (cifar: the folder of the archive)."),
+    Key("DATA.BATCH_SIZE", 64, integer(1), "Images a step and process."),
+    Key("DATA.BATCH_SIZE_EVAL", None, integer(1, optional=True),
+        "Images a step in evaluation and prediction; null: as DATA.BATCH_SIZE."),
+    Key("DATA.IMAGE_SIZE", [224, 224], SIZE, "Input of the model in pixels."),
+    Key("DATA.CROP_PCT", 1.0, number(0, 1, open_low=True),
+        "Evaluation resizes the short side to floor(size / CROP_PCT) and crops the centre."),
+    Key("DATA.MEAN", [0.485, 0.456, 0.406], numbers(0, 1), "Mean of each channel, for pixels in 0-1."),
+    Key("DATA.STD", [0.229, 0.224, 0.225], numbers(1e-6, 1), "Standard deviation of each channel."),
+    Key("DATA.NUM_WORKERS", 2, integer(0), "Processes that read images; 0: none beside the main one."),
+    Key("DATA.LABELS", "", TEXT,
+        "File of class names, a line each: `index name`, or `index WordNet-id name`; empty: those of the data set."),
+    Key("DATA.ON_BAD_IMAGE", "error", choice("error", "skip"),
+        "Training on an image that cannot be read: stop, or leave it out and count it."),
+    Key("AUG.CROP_SCALE", [0.08, 1.0], numbers(0.001, 1, 2), "Random resized crop: share of the area, from and to."),
+    Key("AUG.CROP_RATIO", [0.75, 4 / 3], numbers(0.01, 100, 2), "Random resized crop: width / height, from and to."),
+    Key("AUG.HFLIP", 0.5, number(0, 1), "Probability of a horizontal flip."),
+    Key("MODEL.NAME", "cait_xxs24_224", TEXT, "Name of the variant, for logs and files."),
+    Key("MODEL.PRETRAINED", "", TEXT, "Weights to start from, with or without `.pdparams`."),
+    Key("MODEL.PATCH_SIZE", 16, integer(1), "Side of a patch in pixels."),
+    Key("MODEL.IN_CHANNELS", 3, integer(1), "Channels of the input: 3 reads images as RGB, 1 as grey."),
+    Key("MODEL.NUM_CLASSES", 1000, integer(1), "Number of classes."),
+    Key("MODEL.EMBED_DIM", 192, integer(1), "Width of the embedding."),
+    Key("MODEL.DEPTH", 24, integer(1), "Number of self-attention blocks."),
+    Key("MODEL.DEPTH_TOKEN_ONLY", 2, integer(1), "Number of class-attention blocks."),
+    Key("MODEL.NUM_HEADS", 4, integer(1), "Attention heads."),
+    Key("MODEL.MLP_RATIO", 4.0, number(0, open_low=True), "Hidden width of the MLPs over MODEL.EMBED_DIM."),
+    Key("MODEL.MLP_RATIO_TOKEN_ONLY", 4.0, number(0, open_low=True), "The same in the class-attention blocks."),
+    Key("MODEL.QKV_BIAS", True, FLAG, "Whether query, key and value have a bias."),
+    Key("MODEL.DROPOUT", 0.0, number(0, 0.99), "Dropout of the position embedding, projections and MLPs."),
+    Key("MODEL.ATTENTION_DROPOUT", 0.0, number(0, 0.99), "Dropout of the self-attention matrix."),
+    Key("MODEL.DROP_PATH", 0.05, number(0, 0.99), "Stochastic depth of every self-attention block."),
+    Key("MODEL.INIT_VALUES", 1e-5, number(0, open_low=True), "Initial LayerScale diagonal."),
+    Key("TRAIN.NUM_EPOCHS", 100, integer(1), "Length of the run; a resumed run ends here too."),
+    Key("TRAIN.RESUME", "", TEXT, "Checkpoint to go on from: a name, or a run's folder for its `latest`."),
+    Key("TRAIN.LAST_EPOCH", None, integer(0, optional=True),
+        "With TRAIN.RESUME: epochs already done, where the checkpoint does not say."),
+    Key("TRAIN.BASE_LR", 5e-4, number(0, open_low=True), "Peak learning rate.", finetune=5e-6),
+    Key("TRAIN.WARMUP_START_LR", 1e-6, number(0), "Learning rate of the first warm-up epoch."),
+    Key("TRAIN.END_LR", 1e-5, number(0), "Learning rate the cosine ends at.", finetune=1e-6),
+    Key("TRAIN.WARMUP_EPOCHS", 5, integer(0), "Epochs of linear warm-up."),
+    Key("TRAIN.LINEAR_SCALED_LR", 512, integer(1, optional=True),
+        "BASE_LR holds for so many images a step and is scaled to the actual number; null: no scaling."),
+    Key("TRAIN.WEIGHT_DECAY", 0.05, number(0), "Decoupled decay of matrices; never of biases, norms, LayerScale, "
+        "class token and position embedding.", finetune=1e-8),
+    Key("TRAIN.BETAS", [0.9, 0.999], numbers(0, 0.999999, 2), "AdamW's averaging factors."),
+    Key("TRAIN.EPS", 1e-8, number(0, open_low=True), "AdamW's denominator term."),
+    Key("TRAIN.GRAD_CLIP", None, number(0, optional=True, open_low=True),
+        "Largest global norm of the gradients; null: no clipping."),
+    Key("TRAIN.ACCUM_ITER", 1, integer(1), "Batches whose gradients make one optimizer step."),
+    Key("PREDICT.IMAGE", "", TEXT, "With -pred: one image instead of the test list."),
+    Key("PREDICT.TOP_K", 5, integer(1), "Classes shown for each image."),
+    Key("EVAL", False, FLAG, "Evaluate MODEL.PRETRAINED on the validation set instead of training."),
+    Key("PRED", False, FLAG, "Predict the test images with MODEL.PRETRAINED instead of training."),
+    Key("OUTPUT_DIR", "", TEXT, "Folder of logs and checkpoints; empty: a new one under `output/`."),
+    Key("DEVICE", "auto", choice("auto", "cpu", "gpu"), "Where to compute; auto: a GPU where there is one."),
+    Key("NGPUS", 1, integer(1), "Number of devices."),
+    Key("AMP", False, FLAG, "Mixed precision."),
+    Key("SEED", 0, integer(0, 2**31 - 1), "Seed of every random choice."),
+    Key("REPORT_FREQ", 100, integer(1), "Steps between two log lines."),
+    Key("VALIDATE_FREQ", 1, integer(0), "Epochs between two validations; the last epoch always has one; 0: never."),
+    Key("SAVE_FREQ", 10, integer(1), "Epochs between two kept checkpoints `epoch_N`; `latest` is saved every epoch."),
+)  # fmt: skip
+_BY_NAME = {key.name: key for key in KEYS}
+
+# What a resumed run does not take over from the run it goes on with: which job this is, and where from.
+NOT_RESUMED = ("EVAL", "PRED", "TRAIN.RESUME", "TRAIN.LAST_EPOCH")
+
+
+def _set_value(config: CfgNode, name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for part in parents:
+        config = config.setdefault(part, CfgNode())
+    config[last] = value
+
+
+def parse_value(name: str, value: Any, source: str) -> Any:
+    """`value` as the key's type.
+
+    Raises:
+        UsageError: the key is unknown or the value is not of its kind; the message names `source` and the key.
+    """
+    if name not in _BY_NAME:
+        near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.6)
+        raise UsageError(f"{source}: unknown key {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+    kind = _BY_NAME[name].kind
+    try:
+        return kind.parse(value)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{source}: {name} must be {kind.text}, not {value!r}") from error
+
+
+def _flatten(tree: Mapping, source: str, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for part, value in tree.items():
+        name = f"{prefix}{part}"
+        is_section = any(key.startswith(f"{name}.") for key in _BY_NAME)
+        if isinstance(value, Mapping):
+            if not is_section and name in _BY_NAME:
+                raise UsageError(f"{source}: {name} must be {_BY_NAME[name].kind.text}, not a section")
+            yield from _flatten(value, source, f"{name}.")
+        elif is_section:
+            raise UsageError(f"{source}: {name} is a section and must hold keys, not {value!r}")
+        else:
+            yield name, value
+
+
+def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
+    """The dotted keys that a YAML file and its `BASE` files set; `BASE` is relative to the file it stands in.
+
+    Raises:
+        UsageError: a file is missing or no YAML, a key is unknown or has a wrong value, or files include each other.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such config file")
+    if path.resolve() in _open:
+        raise UsageError(f"{path}: BASE files include each other")
+    try:
+        tree = yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UsageError(f"{path}: not valid YAML" + (f" (line {mark.line + 1})" if mark else "")) from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: must hold keys and values")
+    bases = tree.pop("BASE", None) or []
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UsageError(f"{path}: BASE must be a list of file names")
+    values: dict[str, Any] = {}
+    for base in filter(None, bases):
+        values.update(read_yaml(path.parent / base, (*_open, path.resolve())))
+    for name, value in _flatten(tree, str(path)):
+        values[name] = parse_value(name, value, str(path))
+    return values
+
+
+def parse_override(name: str, text: str, source: str) -> Any:
+    """The value that a word of the command line gives a key: text stays text, the rest is read as YAML."""
+    if name in _BY_NAME and _BY_NAME[name].kind is not TEXT:
+        try:
+            return parse_value(name, yaml.safe_load(text), source)
+        except yaml.YAMLError:
+            return parse_value(name, text, source)
+    return parse_value(name, text, source)
+
+
+def make_config(values: Mapping[str, Any]) -> CfgNode:
+    """A frozen config of the defaults and `values`, dotted keys already parsed.
+
+    Raises:
+        UsageError: keys that do not go together.
+    """
+    config = CfgNode()
+    is_finetuning = bool(values.get("MODEL.PRETRAINED"))
+    for key in KEYS:
+        default = key.finetune if is_finetuning and key.finetune is not None else key.default
+        _set_value(config, key.name, values.get(key.name, default))
+    _check_together(config)
+    config.freeze()
+    return config
+
+
+def _check_together(config: CfgNode) -> None:
+    model, data, aug = config.MODEL, config.DATA, config.AUG
+    for side in data.IMAGE_SIZE:
+        if side % model.PATCH_SIZE:
+            raise UsageError(
+                f"DATA.IMAGE_SIZE {data.IMAGE_SIZE} is not a multiple of MODEL.PATCH_SIZE {model.PATCH_SIZE}"
+            )
+    if model.EMBED_DIM % model.NUM_HEADS:
+        raise UsageError(f"MODEL.EMBED_DIM {model.EMBED_DIM} is not a multiple of MODEL.NUM_HEADS {model.NUM_HEADS}")
+    for name in ("MEAN", "STD"):
+        if len(data[name]) != model.IN_CHANNELS:
+            raise UsageError(f"DATA.{name} needs {model.IN_CHANNELS} values, one for each of MODEL.IN_CHANNELS")
+    for name in ("CROP_SCALE", "CROP_RATIO"):
+        if aug[name][0] > aug[name][1]:
+            raise UsageError(f"AUG.{name} {aug[name]} runs from the smaller to the larger value")
+    if config.EVAL and config.PRED:
+        raise UsageError("-eval and -pred exclude each other")
+    if (config.EVAL or config.PRED) and not model.PRETRAINED:
+        raise UsageError("-eval and -pred need -pretrained=WEIGHTS")
+    if (config.EVAL or config.PRED) and config.TRAIN.RESUME:
+        raise UsageError("-resume goes on with training; -eval and -pred take their weights from -pretrained")
+    if config.TRAIN.LAST_EPOCH and not config.TRAIN.RESUME:
+        raise UsageError("-last_epoch counts the epochs of a resumed run and needs -resume=CHECKPOINT")
+    if config.PREDICT.IMAGE and not config.PRED:
+        raise UsageError("PREDICT.IMAGE needs -pred")
+
+
+def save_config(config: CfgNode, path: str | os.PathLike) -> None:
+    """Writes the whole config as YAML that `-cfg` reads again."""
+    write_text(path, config.dump(sort_keys=False))
+
+
+def run_folder(checkpoint: str | os.PathLike) -> pathlib.Path:
+    """The folder of the run that a checkpoint belongs to, named by file, by stem or by that folder itself."""
+    path = pathlib.Path(checkpoint)
+    return path if path.is_dir() else path.parent
+
+
+def markdown_table() -> str:
+    """The keys as a Markdown table; docs/config.md holds it."""
+    rows = ["| key | default | value | effect |", "|---|---|---|---|"]
+    for key in KEYS:
+        default = _show(key.default)
+        if key.finetune is not None:
+            default += f"; with -pretrained {_show(key.finetune)}"
+        rows.append(f"| `{key.name}` | {default} | {key.kind.text} | {key.help} |")
+    return "\n".join(rows) + "\n"
+
+
+def _show(value: Any) -> str:
+    if value == 4 / 3:
+        return "4/3"
+    if isinstance(value, list):
+        return "[" + ", ".join(_show(v) for v in value) + "]"
+    return "empty" if value == "" else yaml.safe_dump(value).split("\n")[0]
+
+
+if __name__ == "__main__":
+    print(f"# Config keys\n\n{__doc__}\n{markdown_table()}", end="")

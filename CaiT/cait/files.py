@@ -1,0 +1,63 @@
+"""Whole or not at all: every file is written beside its final name and then moved there."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+from cait.errors import CaitError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path in the same folder; what was written to it becomes `path` at the end.
+
+    After an exception `path` is as it was. A killed process may leave the temporary file `.NAME.tmp`, which the
+    next write replaces.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # the content is on disk before the name points to it
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a UTF-8 text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """A UTF-8 text file's content.
+
+    Raises:
+        CaitError: the file is missing, unreadable or not UTF-8; the message names it.
+    """
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CaitError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise CaitError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
+
+
+def writable_folder(path: str | os.PathLike) -> pathlib.Path:
+    """Makes the folder where needed and checks that files can be made in it.
+
+    Raises:
+        CaitError: it cannot be made or written.
+    """
+    path = pathlib.Path(path)
+    probe = path / f".writable-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise CaitError(f"{path}: the output folder cannot be written ({error.strerror})") from error
+    return path

@@ -1,0 +1,136 @@
+"""What several test files share: the golden weights, a small data set, a tiny config, and running commands."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import paddle
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+
+# A model that trains in a fraction of a second, on the digits.
+TINY = {
+    "DATA.IMAGE_SIZE": [16, 16],
+    "DATA.MEAN": [0.5],
+    "DATA.STD": [0.5],
+    "DATA.BATCH_SIZE": 16,
+    "DATA.NUM_WORKERS": 0,
+    "DEVICE": "cpu",
+    "MODEL.NAME": "tiny",
+    "MODEL.PATCH_SIZE": 4,
+    "MODEL.IN_CHANNELS": 1,
+    "MODEL.NUM_CLASSES": 10,
+    "MODEL.EMBED_DIM": 16,
+    "MODEL.DEPTH": 1,
+    "MODEL.DEPTH_TOKEN_ONLY": 1,
+    "MODEL.NUM_HEADS": 2,
+    "TRAIN.NUM_EPOCHS": 2,
+    "TRAIN.WARMUP_EPOCHS": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _float32_on_cpu():
+    paddle.set_device("cpu")
+    paddle.set_default_dtype("float32")
+    paddle.seed(0)
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The golden weights' rule: float64, of PyTorch shape, drawn from a generator seeded by the name."""
+    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    if name.endswith(("gamma_1", "gamma_2")):
+        return 0.1 + 0.02 * values
+    if "norm" in name and name.endswith("weight"):
+        return 1 + 0.1 * values
+    if name in ("pos_embed", "cls_token"):
+        return 0.2 * values
+    if name.endswith("weight"):
+        return values / np.sqrt(np.prod(shape[1:]))
+    return 0.1 * values
+
+
+def load_golden_weights(model: paddle.nn.Layer) -> None:
+    """Fills the model by that rule; 2-D tensors are transposed between PyTorch and Paddle."""
+    for name, parameter in model.named_parameters():
+        shape = tuple(parameter.shape)
+        values = golden_tensor(name, shape[::-1]).T if len(shape) == 2 else golden_tensor(name, shape)
+        dtype = str(parameter.dtype).rsplit(".", 1)[-1]
+        parameter.set_value(np.ascontiguousarray(values, dtype=dtype))
+
+
+def golden_images(seed: int, count: int, height: int, width: int, dtype: str) -> paddle.Tensor:
+    values = np.random.default_rng(seed).standard_normal((count, 3, height, width))
+    return paddle.to_tensor(values.astype(dtype))
+
+
+@pytest.fixture(scope="session")
+def all_digits(tmp_path_factory) -> pathlib.Path:
+    """The demo's data set."""
+    from cait.data.digits import write_digits
+
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    assert write_digits(folder)
+    return folder
+
+
+@pytest.fixture
+def digits(all_digits, tmp_path) -> pathlib.Path:
+    """A copy with 40 training, 20 validation and 10 test images, free to be damaged."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    shutil.copy(all_digits / "labels.txt", folder)
+    for split, count in (("train", 40), ("val", 20), ("test", 10)):
+        lines = (all_digits / f"{split}_list.txt").read_text().splitlines()[:count]
+        (folder / f"{split}_list.txt").write_text("".join(f"{line}\n" for line in lines))
+        for line in lines:
+            name = line.split()[0]
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(all_digits / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(digits, tmp_path):
+    """Makes a config of the tiny model on the small data set; arguments override keys."""
+    from cait.config import make_config, parse_value
+
+    def make(**overrides):
+        values = TINY | {"DATA.DATA_PATH": str(digits), "OUTPUT_DIR": str(tmp_path / "run")}
+        values |= {name.replace("__", "."): value for name, value in overrides.items()}
+        return make_config({name: parse_value(name, value, "test") for name, value in values.items()})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_yaml(tmp_path_factory) -> pathlib.Path:
+    """The tiny model as a YAML file."""
+    import yaml
+
+    tree = {}
+    for name, value in TINY.items():
+        *section, key = name.split(".")
+        (tree.setdefault(section[0], {}) if section else tree)[key] = value
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def run_python(*words: str, cwd: pathlib.Path = ROOT, **options) -> subprocess.CompletedProcess:
+    """Runs `python *words` as a user would, and returns what it printed."""
+    environment = {**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, **options
+    )
+
+
+MAIN = str(ROOT / "CaiT" / "main_single_gpu.py")

@@ -1,0 +1,133 @@
+"""Defaults, YAML files, validation, and the table of keys."""
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from cait import config as cfg
+from cait.errors import UsageError
+
+ALL_YAML = sorted([*ROOT.glob("CaiT/configs/*.yaml"), *ROOT.glob("configs/**/*.yaml")])
+
+
+@pytest.fixture
+def write_yaml(tmp_path):
+    def write(text, name="run.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("path", ALL_YAML, ids=lambda path: path.name)
+def test_every_yaml_loads(path):
+    config = cfg.make_config(cfg.read_yaml(path))
+    if path.parent.name == "configs" and path.stem.startswith("cait_"):
+        assert path.stem == config.MODEL.NAME
+        assert config.DATA.IMAGE_SIZE == [int(path.stem[-3:])] * 2
+
+
+def test_the_defaults_are_the_smallest_variant():
+    variant = cfg.make_config(cfg.read_yaml(ROOT / "CaiT" / "configs" / "cait_xxs24_224.yaml"))
+    assert variant == cfg.make_config({})
+
+
+def test_base_is_relative_to_the_file_and_comes_first(write_yaml):
+    write_yaml("SEED: 3\nMODEL: {DEPTH: 2, NAME: base}\n", "a/base.yaml")
+    config = cfg.make_config(cfg.read_yaml(write_yaml("BASE: [../a/base.yaml]\nMODEL: {NAME: mine}\n", "b/run.yaml")))
+    assert (config.SEED, config.MODEL.DEPTH, config.MODEL.NAME) == (3, 2, "mine")
+
+
+def test_base_files_that_include_each_other_are_an_error(write_yaml):
+    write_yaml("BASE: [two.yaml]\n", "one.yaml")
+    with pytest.raises(UsageError, match="include each other"):
+        cfg.read_yaml(write_yaml("BASE: [one.yaml]\n", "two.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("MODEL: {DEPHT: 3}", "unknown key MODEL.DEPHT (did you mean MODEL.DEPTH?)"),
+        ("FOO: 3", "unknown key FOO"),
+        ("MODEL: {DEPTH: three}", "MODEL.DEPTH must be a whole number from 1, not 'three'"),
+        ("MODEL: {DEPTH: 2.5}", "MODEL.DEPTH must be a whole number"),
+        ("MODEL: {DEPTH: true}", "MODEL.DEPTH must be a whole number"),
+        ("MODEL: {QKV_BIAS: 1}", "MODEL.QKV_BIAS must be true or false"),
+        ("DATA: {BATCH_SIZE: 0}", "DATA.BATCH_SIZE must be a whole number from 1, not 0"),
+        ("DATA: {IMAGE_SIZE: [1, 2, 3]}", "DATA.IMAGE_SIZE must be a whole number, or [height, width]"),
+        ("DATA: {MEAN: 0.5}", "DATA.MEAN must be a list"),
+        ("DATA: {DATASET: mnist}", "DATA.DATASET must be one of imagenet2012, folder, cifar10, cifar100"),
+        ("DATA: 3", "DATA is a section"),
+        ("SEED: {A: 1}", "SEED must be a whole number"),
+        ("TRAIN: {BASE_LR: .nan}", "TRAIN.BASE_LR must be a number above 0"),
+        ("TRAIN: {BASE_LR: .inf}", "TRAIN.BASE_LR must be a number above 0"),
+        ("TRAIN: {BETAS: [0.9, 1.0]}", "TRAIN.BETAS must be a list of 2 numbers"),
+        ("OUTPUT_DIR: 3", "OUTPUT_DIR must be text"),
+        ("a: [", "not valid YAML (line"),
+        ("- 1", "must hold keys and values"),
+        ("BASE: x.yaml", "BASE must be a list"),
+        ("BASE: [no.yaml]", "no such config file"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_error(write_yaml, text, words):
+    path = write_yaml(text)
+    with pytest.raises(UsageError) as caught:
+        cfg.read_yaml(path)
+    assert words in str(caught.value)
+    assert str(path.parent) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"DATA.IMAGE_SIZE": [224, 230]}, "not a multiple of MODEL.PATCH_SIZE"),
+        ({"MODEL.NUM_HEADS": 5}, "not a multiple of MODEL.NUM_HEADS"),
+        ({"DATA.MEAN": [0.5]}, "DATA.MEAN needs 3 values"),
+        ({"AUG.CROP_SCALE": [0.9, 0.1]}, "AUG.CROP_SCALE"),
+        ({"EVAL": True, "PRED": True, "MODEL.PRETRAINED": "x"}, "exclude each other"),
+        ({"EVAL": True}, "need -pretrained"),
+        ({"EVAL": True, "MODEL.PRETRAINED": "x", "TRAIN.RESUME": "x"}, "-resume goes on with training"),
+        ({"TRAIN.LAST_EPOCH": 20}, "-last_epoch counts the epochs of a resumed run"),
+        ({"PREDICT.IMAGE": "a.jpg"}, "PREDICT.IMAGE needs -pred"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_an_error(values, words):
+    with pytest.raises(UsageError, match=words):
+        cfg.make_config(values)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(write_yaml):
+    assert cfg.read_yaml(write_yaml("TRAIN: {BASE_LR: 1e-5}")) == {"TRAIN.BASE_LR": 1e-5}
+
+
+def test_pretrained_weights_bring_the_gentle_recipe_unless_a_key_is_set():
+    scratch, finetune = cfg.make_config({}), cfg.make_config({"MODEL.PRETRAINED": "x"})
+    assert (scratch.TRAIN.BASE_LR, scratch.TRAIN.WEIGHT_DECAY) == (5e-4, 0.05)
+    assert (finetune.TRAIN.BASE_LR, finetune.TRAIN.WEIGHT_DECAY) == (5e-6, 1e-8)
+    assert scratch.TRAIN.NUM_EPOCHS == finetune.TRAIN.NUM_EPOCHS == 100
+    assert cfg.make_config({"MODEL.PRETRAINED": "x", "TRAIN.BASE_LR": 5e-4}).TRAIN.BASE_LR == 5e-4
+
+
+def test_a_saved_config_loads_as_it_was(tmp_path):
+    config = cfg.make_config({"TRAIN.GRAD_CLIP": 1.0, "MODEL.PRETRAINED": "weights", "DATA.IMAGE_SIZE": [224, 320]})
+    cfg.save_config(config, tmp_path / "config.yaml")
+    assert cfg.make_config(cfg.read_yaml(tmp_path / "config.yaml")) == config
+
+
+def test_the_defaults_are_valid():
+    for key in cfg.KEYS:
+        assert cfg.parse_value(key.name, key.default, "default") == key.default
+        assert yaml.safe_load(yaml.safe_dump(key.default)) == key.default
+
+
+def test_the_table_of_keys_in_the_docs_is_current():
+    assert cfg.markdown_table() in (ROOT / "docs" / "config.md").read_text(), "run `make docs`"
+
+
+def test_every_key_is_read_somewhere():
+    sources = "".join(path.read_text() for path in (ROOT / "CaiT" / "cait").rglob("*.py") if path.name != "config.py")
+    for key in cfg.KEYS:
+        last = key.name.rsplit(".")[-1]
+        assert f".{last}" in sources, key.name
