@@ -1,0 +1,231 @@
+"""Where images and labels come from: list files, class folders, CIFAR archives; and the data set over them."""
+
+import dataclasses
+import pathlib
+import pickle
+import re
+import tarfile
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import paddle
+from PIL import Image
+
+from cait.errors import CaitError
+from cait.files import read_text
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff")
+NO_LABEL = -1
+
+
+class Source(Protocol):
+    """Images by index: `names` for messages and results, `labels` (NO_LABEL: not known), and `open`."""
+
+    names: list[str]
+    labels: list[int]
+
+    def open(self, index: int) -> Image.Image: ...
+
+
+@dataclasses.dataclass
+class FileSource:
+    """Image files. `names` are their paths."""
+
+    names: list[str]
+    labels: list[int]
+
+    def open(self, index: int) -> Image.Image:
+        return Image.open(self.names[index])
+
+
+@dataclasses.dataclass
+class ArraySource:
+    """Images held in memory, uint8 [height, width, 3]."""
+
+    names: list[str]
+    labels: list[int]
+    arrays: list[np.ndarray]
+
+    def open(self, index: int) -> Image.Image:
+        return Image.fromarray(self.arrays[index])
+
+
+def read_list(path: pathlib.Path, root: pathlib.Path, num_classes: int) -> FileSource:
+    """A list file of lines `relative/path label`; the label is the last word, so paths may hold blanks.
+
+    Raises:
+        CaitError: the list is missing or empty, or a line is malformed or its label out of range.
+    """
+    names, labels = [], []
+    for number, line in _list_lines(path):
+        name, *label = line.rsplit(maxsplit=1)
+        if not label or not re.fullmatch(r"[0-9]+", label[0]):
+            raise CaitError(f"{path}: line {number} must be `relative/path label`, not {line!r}")
+        label = int(label[0])
+        if label >= num_classes:
+            raise CaitError(
+                f"{path}: line {number} has label {label}, but MODEL.NUM_CLASSES is {num_classes} (labels from 0)"
+            )
+        names.append(str(root / name))
+        labels.append(label)
+    return FileSource(names, labels)
+
+
+def read_test_list(path: pathlib.Path, root: pathlib.Path) -> FileSource:
+    """A list file of image paths; a label after the path is allowed and not used.
+
+    Raises:
+        CaitError: the list is missing or empty.
+    """
+    names = []
+    for _, line in _list_lines(path):
+        labelled = re.fullmatch(r"(.*\S)\s+\d+", line)
+        if labelled and labelled[1].lower().endswith(IMAGE_EXTENSIONS):
+            line = labelled[1]
+        names.append(str(root / line))
+    return FileSource(names, [NO_LABEL] * len(names))
+
+
+def _list_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+    if not path.is_file():
+        raise CaitError(f"{path}: no such list; dataset/README.md shows what a data folder holds")
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise CaitError(f"{path}: the list is empty")
+    return lines
+
+
+def image_files(folder: pathlib.Path) -> list[str]:
+    """All image files below a folder, sorted.
+
+    Raises:
+        CaitError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise CaitError(f"{folder}: no such folder")
+    names = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
+    if not names:
+        raise CaitError(f"{folder}: holds no images ({', '.join(IMAGE_EXTENSIONS)})")
+    return names
+
+
+def class_folders(root: pathlib.Path) -> list[str]:
+    """Names of the classes: the sorted folder names of `train`, or of `val` where there is no `train`.
+
+    Raises:
+        CaitError: neither folder holds any.
+    """
+    for split in ("train", "val"):
+        if (root / split).is_dir():
+            names = sorted(p.name for p in (root / split).iterdir() if p.is_dir() and not p.name.startswith("."))
+            if names:
+                return names
+    raise CaitError(f"{root}: needs train/CLASS/IMAGE and val/CLASS/IMAGE")
+
+
+def read_folder(root: pathlib.Path, split: str, class_names: list[str]) -> FileSource:
+    """Images of `root/split/CLASS/`.
+
+    Raises:
+        CaitError: the folder is missing, holds no images, or a class that is not in `class_names`.
+    """
+    names = image_files(root / split)
+    index = {name: i for i, name in enumerate(class_names)}
+    labels = []
+    for name in names:
+        class_name = pathlib.Path(name).relative_to(root / split).parts[0]
+        if class_name not in index:
+            raise CaitError(f"{name}: not in the folder of a class that training knows")
+        labels.append(index[class_name])
+    return FileSource(names, labels)
+
+
+CIFAR_ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+
+
+def cifar_archive(root: pathlib.Path, dataset: str) -> pathlib.Path:
+    """The archive of CIFAR in a folder, or the path itself if it is a file.
+
+    Raises:
+        CaitError: it is not there.
+    """
+    path = root if root.is_file() else root / CIFAR_ARCHIVES[dataset]
+    if not path.is_file():
+        raise CaitError(f"{path}: no such file; put the archive {CIFAR_ARCHIVES[dataset]} there")
+    return path
+
+
+def read_cifar(archive: pathlib.Path, dataset: str, split: str) -> ArraySource:
+    """The `train` or `test` images of a CIFAR archive.
+
+    Raises:
+        CaitError: the file is no such archive.
+    """
+    reader = {"cifar10": paddle.vision.datasets.Cifar10, "cifar100": paddle.vision.datasets.Cifar100}[dataset]
+    try:
+        data = reader(data_file=str(archive), mode=split, download=False, backend="pil")
+        rows = [data[index] for index in range(len(data))]
+    except (OSError, EOFError, KeyError, ValueError, AssertionError, tarfile.TarError, pickle.PickleError) as error:
+        raise CaitError(f"{archive}: not a {dataset} archive ({error})") from error
+    if not rows:
+        raise CaitError(f"{archive}: holds no {split} images")
+    names = [f"{archive.name}:{split}/{index}" for index in range(len(rows))]
+    return ArraySource(names, [int(label) for _, label in rows], [np.asarray(image, "uint8") for image, _ in rows])
+
+
+class _NoGlobals(pickle.Unpickler):
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"refused to load {module}.{name}")
+
+
+def cifar_class_names(archive: pathlib.Path, dataset: str) -> list[str]:
+    """The class names that stand in a CIFAR archive.
+
+    Raises:
+        CaitError: the file is no such archive.
+    """
+    member, key = {"cifar10": ("batches.meta", "label_names"), "cifar100": ("meta", "fine_label_names")}[dataset]
+    try:
+        with tarfile.open(archive) as tar:
+            found = next(m for m in tar if pathlib.PurePosixPath(m.name).name == member)
+            return list(_NoGlobals(tar.extractfile(found)).load()[key])
+    except (StopIteration, OSError, EOFError, KeyError, tarfile.TarError, pickle.PickleError) as error:
+        raise CaitError(f"{archive}: holds no class names of {dataset}") from error
+
+
+class ImageDataset(paddle.io.Dataset):
+    """(epoch, index) -> (uint8 [height, width, C] or None, label, index, error text or "").
+
+    Random choices are drawn from (seed, epoch, index) and from nothing else, so they do not depend on which
+    worker reads the image. An image that cannot be read gives None and the reason, for the loader to judge.
+
+    Args:
+        source: where the images are.
+        transform: (image, random generator) -> uint8 array.
+        channels: 3 reads as RGB, 1 as grey.
+        seed: of the random choices.
+    """
+
+    def __init__(self, source: Source, transform: Callable, channels: int, seed: int):
+        super().__init__()
+        self.source = source
+        self.transform = transform
+        self.mode = {1: "L", 3: "RGB"}[channels]
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.source.names)
+
+    def __getitem__(self, key: tuple[int, int]):
+        epoch, index = key
+        array, error = None, ""
+        try:
+            with self.source.open(index) as image:
+                image = image.convert(self.mode)  # ImageNet has CMYK, grey and palette files
+            array = self.transform(image, np.random.default_rng((self.seed, epoch, index)))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:  # all that Pillow raises
+            reason = "no such file" if isinstance(problem, FileNotFoundError) else str(problem)
+            error = f"{self.source.names[index]}: the image cannot be read ({reason})"
+        return array, self.source.labels[index], index, error

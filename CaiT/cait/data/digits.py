@@ -1,0 +1,56 @@
+"""The demo's data: scikit-learn's scanned handwritten digits as an ImageNet-style data set."""
+
+import os
+import pathlib
+import shutil
+
+import numpy as np
+from PIL import Image
+
+from cait.errors import CaitError
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+IMAGE_SIZE = 32
+HELD_OUT_EVERY = 5  # 360 of the 1797 digits
+
+
+def write_digits(folder: pathlib.Path) -> bool:
+    """Writes the 1797 digits as PNG files with `train_list.txt`, `val_list.txt`, `test_list.txt`, `labels.txt`.
+
+    Every fifth digit is held out for validation; the first held-out digit of each class is in the test list. The
+    8x8 scans are enlarged to 32x32 (bicubic).
+
+    Returns:
+        Whether they were written; False if the folder already holds them.
+
+    Raises:
+        CaitError: the folder exists and holds something else, or scikit-learn is not installed.
+    """
+    if (folder / "labels.txt").is_file() and (folder / "val_list.txt").is_file():
+        return False
+    if folder.exists():
+        raise CaitError(f"{folder}: exists and is not the digits data set; choose another --output")
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise CaitError("scikit-learn is needed for the digits: pip install scikit-learn") from error
+    digits = load_digits()
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
+    lists = {"train": [], "val": []}
+    tested = {}
+    for index, (scan, label) in enumerate(zip(digits.images, digits.target)):
+        split = "val" if index % HELD_OUT_EVERY == 0 else "train"
+        name = f"{split}/{NAMES[label]}/{index:04d}.png"
+        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.round(scan * (255 / 16)).astype("uint8")
+        Image.fromarray(pixels).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).save(temporary / name)
+        lists[split].append(f"{name} {label}\n")
+        if split == "val":
+            tested.setdefault(int(label), f"{name}\n")
+    for split, lines in lists.items():
+        (temporary / f"{split}_list.txt").write_text("".join(lines))
+    (temporary / "test_list.txt").write_text("".join(tested[label] for label in sorted(tested)))
+    (temporary / "labels.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(NAMES)))
+    os.replace(temporary, folder)
+    return True

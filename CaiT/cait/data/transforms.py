@@ -1,0 +1,109 @@
+"""From a decoded image to the model's input: the one home of the preprocessing.
+
+Up to the batch, images are uint8 [height, width, channels]; `Normalize` turns a batch into the model's input on
+the device. Training and evaluation both resize with Pillow's antialiased bicubic, as the published accuracies do.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import paddle
+from PIL import Image
+
+
+def _as_array(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalTransform:
+    """Resize the short side to floor(size / crop_pct), then crop the centre (timm `transforms_imagenet_eval`).
+
+    Image -> uint8 [height, width, channels]. For a size that is not square the image is scaled until it covers
+    (height, width) / crop_pct.
+
+    Attributes:
+        size: (height, width) of the output in pixels.
+        crop_pct: share of the resized side that the crop keeps.
+    """
+
+    size: tuple[int, int]
+    crop_pct: float = 1.0
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
+        image = image.resize(self._resized(image.size), Image.Resampling.BICUBIC)
+        height, width = self.size
+        # Python's round, half to even, as torchvision's center_crop.
+        left = int(round((image.width - width) / 2.0))
+        top = int(round((image.height - height) / 2.0))
+        return _as_array(image.crop((left, top, left + width, top + height)))
+
+    def _resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        width, height = image_size
+        target_height, target_width = (math.floor(side / self.crop_pct) for side in self.size)
+        if target_height == target_width:  # torchvision's Resize(int)
+            if width <= height:
+                return target_width, int(target_width * height / width)
+            return int(target_height * width / height), target_height
+        scale = max(target_height / height, target_width / width)  # timm's ResizeKeepRatio
+        return round(width * scale), round(height * scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTransform:
+    """Random resized crop and horizontal flip (torchvision `RandomResizedCrop`). Image -> uint8 [h, w, channels].
+
+    Attributes:
+        size: (height, width) of the output in pixels.
+        crop_scale: share of the image's area that the crop takes, from and to.
+        crop_ratio: width / height of the crop, from and to, drawn uniformly in its logarithm.
+        hflip: probability of the flip.
+    """
+
+    size: tuple[int, int]
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    hflip: float = 0.5
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        height, width = self.size
+        image = image.crop(self._crop_box(image.size, rng)).resize((width, height), Image.Resampling.BICUBIC)
+        array = _as_array(image)
+        return array[:, ::-1] if rng.random() < self.hflip else array
+
+    def _crop_box(self, image_size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+        width, height = image_size
+        low, high = self.crop_ratio
+        for _ in range(10):
+            area = width * height * rng.uniform(*self.crop_scale)
+            ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
+            crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                left = int(rng.integers(0, width - crop_width + 1))
+                top = int(rng.integers(0, height - crop_height + 1))
+                return left, top, left + crop_width, top + crop_height
+        # No crop of that shape fits: the largest central one of an allowed ratio.
+        ratio = min(max(width / height, low), high)
+        crop_width = min(width, max(1, round(height * ratio)))
+        crop_height = min(height, max(1, round(width / ratio)))
+        left, top = (width - crop_width) // 2, (height - crop_height) // 2
+        return left, top, left + crop_width, top + crop_height
+
+
+class Normalize:
+    """uint8 [B, height, width, C] -> (x / 255 - mean) / std as float [B, C, height, width], on the batch's device.
+
+    Args:
+        mean: mean of each channel, for pixels in 0-1.
+        std: standard deviation of each channel.
+        dtype: of the output.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], dtype: str = "float32"):
+        self.scale = paddle.to_tensor(1.0 / (255.0 * np.asarray(std, "float64")), dtype=dtype)
+        self.shift = paddle.to_tensor(-np.asarray(mean, "float64") / np.asarray(std, "float64"), dtype=dtype)
+
+    def __call__(self, images: paddle.Tensor) -> paddle.Tensor:
+        return (images.astype(self.scale.dtype) * self.scale + self.shift).transpose([0, 3, 1, 2])

@@ -1,0 +1,21 @@
+"""The processes of a run: rank, number, and sums over them. In one process nothing is communicated."""
+
+import paddle
+from paddle import distributed
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return distributed.get_world_size()
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that logs and saves."""
+    return distributed.get_rank() == 0
+
+
+def sum_over_processes(values: paddle.Tensor) -> paddle.Tensor:
+    """The element-wise sum of `values` over all processes."""
+    if world_size() > 1:
+        distributed.all_reduce(values)
+    return values

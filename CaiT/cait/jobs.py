@@ -1,0 +1,236 @@
+"""The three jobs: a config becomes objects, and the engine runs them."""
+
+import csv
+import logging
+import pathlib
+import platform
+import time
+from typing import Any
+
+import numpy as np
+import paddle
+import PIL
+from paddle import nn
+from yacs.config import CfgNode
+
+from cait import dist, engine
+from cait.checkpoint import STATES, load_checkpoint, load_weights, save_checkpoint
+from cait.config import run_folder, save_config
+from cait.data import build_loaders
+from cait.data.transforms import Normalize
+from cait.errors import CaitError, UsageError
+from cait.files import replacing, writable_folder
+from cait.log import open_log
+from cait.metrics import read_metrics, write_metrics
+from cait.model import CaiT, build_model
+from cait.optim import build_optimizer, learning_rate, scaled_learning_rate
+
+
+def run(config: CfgNode) -> None:
+    """Runs the job that the config asks for: prediction, evaluation or training."""
+    select_device(config)
+    (predict if config.PRED else evaluate if config.EVAL else train)(config)
+
+
+def select_device(config: CfgNode) -> None:
+    """Chooses the device for all that follows.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none, or more than this version can use.
+    """
+    if config.NGPUS > 1 or dist.world_size() > 1:
+        raise UsageError("this version trains on one device: leave out -ngpus and the launcher")
+    if config.AMP:
+        raise UsageError("this version trains in float32: leave out -amp")
+    has_gpu = paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if config.DEVICE == "gpu" and not has_gpu:
+        raise UsageError("DEVICE=gpu: there is no GPU, or this PaddlePaddle is the CPU build")
+    device = "gpu" if has_gpu and config.DEVICE != "cpu" else "cpu"
+    paddle.device.set_device(device)
+    if device == "cpu":
+        # Transposes as views make the backward pass copy element by element: 168 ms a step of the demo, 94 without
+        # (PaddlePaddle 3.3.1, one core of a 2-core Xeon).
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
+
+
+def _output_folder(config: CfgNode, job: str) -> pathlib.Path:
+    """OUTPUT_DIR, or a new folder under `output/`."""
+    if config.OUTPUT_DIR:
+        return writable_folder(config.OUTPUT_DIR)
+    stem = f"output/{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+    writable_folder("output")
+    for name in (stem, *(f"{stem}-{number}" for number in range(2, 100))):
+        try:
+            pathlib.Path(name).mkdir()
+            return pathlib.Path(name)
+        except FileExistsError:  # another run of this second
+            continue
+    raise CaitError(f"{stem}: too many runs in one second")
+
+
+def _open_job(config: CfgNode, folder: pathlib.Path, job: str) -> logging.Logger:
+    """The job's log, its head, and the config beside it."""
+    log = open_log(folder / f"log_{job}.txt")
+    save_config(config, folder / ("config.yaml" if job == "train" else f"config_{job}.yaml"))
+    log.info("%s with %s, output in %s", job, config.MODEL.NAME, folder)
+    versions = {"paddle": paddle, "numpy": np, "pillow": PIL}
+    words = [f"{name} {module.__version__}" for name, module in versions.items()]
+    words += [f"python {platform.python_version()}", f"device {paddle.device.get_device()}", f"seed {config.SEED}"]
+    log.info(", ".join(words))
+    return log
+
+
+def _prepare(config: CfgNode) -> tuple[CaiT, Normalize]:
+    paddle.seed(config.SEED)
+    return build_model(config), Normalize(config.DATA.MEAN, config.DATA.STD)
+
+
+def evaluate(config: CfgNode) -> engine.EvalResult:
+    """Evaluates MODEL.PRETRAINED on the validation set; log in `log_eval.txt`."""
+    loaders = build_loaders(config)
+    model, normalize = _prepare(config)
+    weights = load_weights(model, config.MODEL.PRETRAINED)
+    log = _open_job(config, _output_folder(config, "eval"), "eval")
+    log.info("weights from %s", weights)
+    result = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ)
+    log.info(_validation_words(result))
+    return result
+
+
+def _validation_words(result: engine.EvalResult) -> str:
+    return (
+        f"Validation Loss: {result.loss:.4f}, Validation Acc@1: {result.acc1:.4f}, "
+        f"Validation Acc@5: {result.acc5:.4f}, time: {result.seconds:.2f}"
+    )
+
+
+def predict(config: CfgNode) -> None:
+    """Classifies the test images with MODEL.PRETRAINED; log in `log_pred.txt`, results in `predictions.csv`.
+
+    Raises:
+        CaitError: some images could not be read; the others are predicted all the same.
+    """
+    loaders = build_loaders(config)
+    model, normalize = _prepare(config)
+    weights = load_weights(model, config.MODEL.PRETRAINED)
+    folder = _output_folder(config, "pred")
+    log = _open_job(config, folder, "pred")
+    log.info("weights from %s", weights)
+    results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K)
+    with replacing(folder / "predictions.csv") as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_name", "rank", "class_id", "class_name", "prob"])
+        for name, best in results:
+            for rank, (class_id, prob) in enumerate(best, 1):
+                class_name = loaders.class_names[class_id]
+                log.info("image_name: %s, class_id: %d, class_name: %s, prob: %s", name, class_id, class_name, prob)
+                writer.writerow([name, rank, class_id, class_name, prob])
+    for error in loaders.test.errors:
+        log.error(error)
+    if loaders.test.errors:
+        raise CaitError(f"{len(loaders.test.errors)} of {len(loaders.test.dataset)} images could not be read")
+
+
+def train(config: CfgNode) -> None:
+    """Trains, validates and saves; log in `log_train.txt`, a line of numbers an epoch in `metrics.jsonl`.
+
+    Checkpoints: `latest` after every epoch, `best_model` with the best validation accuracy at 1, `epoch_N` every
+    SAVE_FREQ epochs.
+
+    Raises:
+        CaitError: the output folder holds another run, or data or a checkpoint is wrong.
+    """
+    _check_is_free(config)
+    loaders = build_loaders(config)
+    model, normalize = _prepare(config)
+    optimizer = build_optimizer(config, model)
+    progress = {"epoch": 0, "step": 0, "best_acc1": -1.0, "best_epoch": 0}
+    origin = "random weights"
+    if config.TRAIN.RESUME:
+        progress = _resume(config, model, optimizer, progress)
+        origin = f"{config.TRAIN.RESUME}, epoch {progress['epoch']}, step {progress['step']}"
+    elif config.MODEL.PRETRAINED:
+        origin = str(load_weights(model, config.MODEL.PRETRAINED))
+    folder = _output_folder(config, "train")
+    log = _open_job(config, folder, "train")
+    num_params = sum(parameter.size for parameter in model.parameters())
+    log.info("%d training images, %d parameters, starting from %s", len(loaders.train.dataset), num_params, origin)
+    images_per_step = config.DATA.BATCH_SIZE * config.TRAIN.ACCUM_ITER * dist.world_size()
+    base_lr = scaled_learning_rate(config.TRAIN.BASE_LR, images_per_step, config.TRAIN.LINEAR_SCALED_LR)
+    log.info("%d images a step, peak learning rate %.6g", images_per_step, base_lr)
+    if progress["epoch"] >= config.TRAIN.NUM_EPOCHS:
+        log.info("nothing to train: %d of %d epochs are done", progress["epoch"], config.TRAIN.NUM_EPOCHS)
+    metrics_file = folder / "metrics.jsonl"
+    rows = read_metrics(metrics_file) if metrics_file.is_file() else []
+    rows = [row for row in rows if row["epoch"] <= progress["epoch"]]  # a kill may leave rows after the checkpoint
+    criterion = nn.CrossEntropyLoss()
+    for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
+        rate = _epoch_learning_rate(config, epoch, base_lr)
+        optimizer.set_lr(rate)
+        log.info("Now training epoch %d. LR=%.6f", epoch, rate)
+        result = engine.train_one_epoch(
+            model,
+            loaders.train,
+            normalize,
+            criterion,
+            optimizer,
+            log,
+            epoch=epoch,
+            num_epochs=config.TRAIN.NUM_EPOCHS,
+            accum_iter=config.TRAIN.ACCUM_ITER,
+            grad_clip=config.TRAIN.GRAD_CLIP,
+            report_freq=config.REPORT_FREQ,
+            seed=config.SEED,
+        )
+        head = f"----- Epoch[{epoch:03d}/{config.TRAIN.NUM_EPOCHS:03d}]"
+        log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
+        if loaders.train.errors:
+            log.warning("%d images left out, the first: %s", len(loaders.train.errors), loaders.train.errors[0])
+        row = {"epoch": epoch, "step": progress["step"] + result.num_steps, "lr": rate}
+        row |= {"train_loss": result.loss, "train_acc1": result.acc1, "ips": result.images_per_second}
+        row["skipped_images"] = len(loaders.train.errors)
+        names = ["latest"]
+        if _is_due(epoch, config.VALIDATE_FREQ, config.TRAIN.NUM_EPOCHS):
+            val = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ)
+            log.info("%s, %s", head, _validation_words(val))
+            row |= {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5}
+            if val.acc1 > progress["best_acc1"]:
+                progress |= {"best_acc1": val.acc1, "best_epoch": epoch}
+                names.append("best_model")
+        if _is_due(epoch, config.SAVE_FREQ, config.TRAIN.NUM_EPOCHS):
+            names.append(f"epoch_{epoch}")
+        progress |= {"epoch": epoch, "step": row["step"]}
+        save_checkpoint(folder, names, model, optimizer, progress)
+        rows.append(row)
+        write_metrics(metrics_file, rows)
+        log.info("saved %s in %s", ", ".join(names), folder)
+
+
+def _check_is_free(config: CfgNode) -> None:
+    """No run is ever written over another one."""
+    if not config.OUTPUT_DIR or not any(pathlib.Path(config.OUTPUT_DIR).glob(f"*{STATES}")):
+        return
+    if config.TRAIN.RESUME and run_folder(config.TRAIN.RESUME).resolve() == pathlib.Path(config.OUTPUT_DIR).resolve():
+        return
+    raise UsageError(f"{config.OUTPUT_DIR}: holds another run; give a new -output_dir, or -resume it")
+
+
+def _epoch_learning_rate(config: CfgNode, epoch: int, base_lr: float) -> float:
+    train = config.TRAIN
+    return learning_rate(epoch - 1, train.NUM_EPOCHS, base_lr, train.WARMUP_START_LR, train.END_LR, train.WARMUP_EPOCHS)
+
+
+def _is_due(epoch: int, every: int, last: int) -> bool:
+    return every > 0 and (epoch % every == 0 or epoch == last)
+
+
+def _resume(config: CfgNode, model: CaiT, optimizer, fresh: dict[str, Any]) -> dict[str, Any]:
+    saved = load_checkpoint(model, optimizer, config.TRAIN.RESUME)
+    if saved is not None:
+        return saved
+    if config.TRAIN.LAST_EPOCH is None:
+        raise UsageError(
+            f"{config.TRAIN.RESUME}: holds weights without a training state; "
+            "-last_epoch=N says how many epochs they had, or -pretrained starts a new run from them"
+        )
+    return fresh | {"epoch": config.TRAIN.LAST_EPOCH}

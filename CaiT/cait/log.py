@@ -1,0 +1,36 @@
+"""The log: lines as `0506 02:32:54 PM text`, to the console and to a file."""
+
+import logging
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+LINE_FORMAT = "%(asctime)s %(message)s"
+DATE_FORMAT = "%m%d %I:%M:%S %p"
+
+
+def open_log(path: pathlib.Path) -> logging.Logger:
+    """A logger that prints to standard output and appends to `path`."""
+    log = logging.getLogger("cait")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in list(log.handlers):  # a second job in one process writes to its own file only
+        log.removeHandler(handler)
+        handler.close()
+    for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")):
+        handler.setFormatter(logging.Formatter(LINE_FORMAT, DATE_FORMAT))
+        log.addHandler(handler)
+    return log
+
+
+def progress(items: Iterable, log: logging.Logger, total: int, description: str) -> Iterator[Any]:
+    """Yields the items under a tqdm bar on a terminal, and without one elsewhere; log lines stay above the bar."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    with logging_redirect_tqdm([log]):
+        yield from tqdm(items, total=total, desc=description, leave=False, dynamic_ncols=True)

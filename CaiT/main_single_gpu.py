@@ -1,0 +1,25 @@
+"""Train a CaiT, evaluate it or predict with it.
+
+    python CaiT/main_single_gpu.py -cfg=CaiT/configs/cait_xxs24_224.yaml -dataset=imagenet2012 \
+        -data_path=dataset/LSVRC2012 -batch_size=256 -pretrained=CaiT/cait_xxs24_224     # train
+    ... -eval     # accuracy on val_list.txt
+    ... -pred     # classes of the images in test_list.txt
+
+`-o KEY=VALUE` sets any other key of the config; docs/config.md lists them.
+"""
+
+import sys
+
+from cait.cli import parse_command
+from cait.errors import run_command
+
+
+def main() -> None:
+    config = parse_command(sys.argv[1:])
+    from cait import jobs  # after the flags are checked: importing Paddle takes seconds
+
+    jobs.run(config)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,168 @@
+"""Saving and loading."""
+
+import os
+import pickle
+
+import numpy as np
+import paddle
+import pytest
+from paddle.nn import functional as F
+
+from cait import checkpoint as ckpt
+from cait.errors import CaitError
+from cait.model import CaiT
+from cait.optim import adamw, optimizer_state
+
+
+def small_model(**arguments):
+    return CaiT(
+        **{"image_size": 8, "patch_size": 4, "num_classes": 3, "embed_dim": 8, "depth": 1, "num_heads": 2} | arguments
+    )
+
+
+def trained(steps=1):
+    model = small_model()
+    optimizer = adamw(model, 0.05)
+    optimizer.set_lr(1e-2)
+    for _ in range(steps):
+        F.cross_entropy(model(paddle.randn([2, 3, 8, 8])), paddle.to_tensor([1, 2])).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    return model, optimizer
+
+
+def assert_equal_weights(left, right):
+    for (name, a), (_, b) in zip(left.named_parameters(), right.named_parameters()):
+        assert np.array_equal(a.numpy(), b.numpy()), name
+
+
+def test_weights_return_as_they_were(tmp_path):
+    model, other = small_model(), small_model()
+    ckpt.save_weights(model, tmp_path / "weights.pdparams")
+    for name in ("weights", "weights.pdparams"):
+        assert ckpt.load_weights(other, tmp_path / name) == tmp_path / "weights.pdparams"
+        assert_equal_weights(model, other)
+
+
+def test_a_name_with_dots_is_found(tmp_path):
+    ckpt.save_weights(small_model(), tmp_path / "v1.2.pdparams")
+    ckpt.load_weights(small_model(), tmp_path / "v1.2")
+
+
+def test_the_weights_are_anybodys_paddle_load(tmp_path):
+    model, optimizer = trained()
+    ckpt.save_checkpoint(tmp_path, ["latest"], model, optimizer, {"epoch": 1})
+    other = small_model()
+    missing, unexpected = other.set_state_dict(paddle.load(str(tmp_path / "latest.pdparams")))
+    assert not missing and not unexpected
+    assert_equal_weights(model, other)
+
+
+@pytest.mark.parametrize("name", ["", "latest", "latest.pdparams", "latest.pdstates", "best_model", "epoch_3"])
+def test_every_name_of_a_checkpoint_resumes(tmp_path, name):
+    model, optimizer = trained()
+    progress = {"epoch": 3, "step": 7, "best_acc1": 0.5}
+    ckpt.save_checkpoint(tmp_path, ["latest", "best_model", "epoch_3"], model, optimizer, progress)
+    other = small_model()
+    other_optimizer = adamw(other, 0.05)
+    assert ckpt.load_checkpoint(other, other_optimizer, tmp_path / name) == progress
+    assert_equal_weights(model, other)
+    saved, loaded = optimizer_state(optimizer, model), None
+    other_optimizer.set_lr(0.0)
+    F.cross_entropy(other(paddle.randn([2, 3, 8, 8])), paddle.to_tensor([1, 2])).backward()
+    other_optimizer.step()  # Paddle fills its state in the first step
+    loaded = optimizer_state(other_optimizer, other)
+    assert set(saved) == set(loaded)
+    power = "head.weight/beta1_pow_acc"
+    assert loaded[power].item() == pytest.approx(saved[power].item() * 0.9)
+
+
+def test_a_later_save_leaves_the_other_names_alone(tmp_path):
+    model, optimizer = trained()
+    ckpt.save_checkpoint(tmp_path, ["latest", "best_model"], model, optimizer, {"epoch": 1})
+    ckpt.save_checkpoint(tmp_path, ["latest"], *trained(), {"epoch": 2})
+    assert ckpt.load_tensors(tmp_path / "best_model.pdstates")["progress"] == {"epoch": 1}
+    best = small_model()
+    ckpt.load_weights(best, tmp_path / "best_model")
+    assert_equal_weights(model, best)
+
+
+def test_no_hard_links_no_difference(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    model, optimizer = trained()
+    ckpt.save_checkpoint(tmp_path, ["latest", "best_model"], model, optimizer, {"epoch": 1})
+    assert (tmp_path / "best_model.pdstates").read_bytes() == (tmp_path / "latest.pdstates").read_bytes()
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pdparams"
+    ckpt.save_weights(small_model(), path)
+    before = path.read_bytes()
+
+    def fail(state, name):
+        with open(name, "wb") as file:
+            file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(paddle, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        ckpt.save_weights(small_model(), path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+
+def test_weights_without_a_training_state_say_so(tmp_path):
+    model = small_model()
+    ckpt.save_weights(model, tmp_path / "weights.pdparams")
+    other = small_model()
+    assert ckpt.load_checkpoint(other, adamw(other, 0.0), tmp_path / "weights") is None
+    assert_equal_weights(model, other)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"num_classes": 4}, "head.weight has shape [8, 4], the model [8, 3]; head.bias has shape [4], the model [3]"),
+        ({"depth": 2}, "blocks.1.gamma_1 is not part of the model"),
+        ({"depth_token_only": 1}, "blocks_token_only.1.gamma_1 is missing"),
+    ],
+)
+def test_weights_of_another_model_are_an_error(tmp_path, arguments, words):
+    ckpt.save_weights(small_model(**arguments), tmp_path / "weights.pdparams")
+    model = small_model()
+    before = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    with pytest.raises(CaitError) as caught:
+        ckpt.load_weights(model, tmp_path / "weights")
+    assert f"{tmp_path / 'weights.pdparams'}: weights of another model: " in str(caught.value)
+    assert words in str(caught.value)
+    for name, parameter in model.named_parameters():
+        assert np.array_equal(parameter.numpy(), before[name])
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", pickle.dumps([1, 2]), pickle.dumps({})])
+def test_what_is_no_checkpoint_is_an_error(tmp_path, content):
+    (tmp_path / "weights.pdparams").write_bytes(content)
+    with pytest.raises(CaitError, match="weights.pdparams: not a"):
+        ckpt.load_weights(small_model(), tmp_path / "weights")
+
+
+def test_a_truncated_checkpoint_is_an_error(tmp_path):
+    path = tmp_path / "weights.pdparams"
+    ckpt.save_weights(small_model(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CaitError, match="weights.pdparams: not a Paddle checkpoint, or damaged"):
+        ckpt.load_weights(small_model(), path)
+
+
+def test_a_missing_checkpoint_is_an_error(tmp_path):
+    with pytest.raises(CaitError, match="nowhere: no such checkpoint"):
+        ckpt.load_weights(small_model(), tmp_path / "nowhere")
+
+
+def test_weights_under_the_name_of_a_state_are_an_error(tmp_path):
+    model, optimizer = trained()
+    ckpt.save_weights(model, tmp_path / "latest.pdstates")
+    with pytest.raises(CaitError, match="latest.pdstates: not the state of a training run"):
+        ckpt.load_checkpoint(model, optimizer, tmp_path / "latest")

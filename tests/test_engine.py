@@ -1,0 +1,175 @@
+"""The loops: accumulation, clipping, counts, seeds."""
+
+import logging
+import re
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from test_dataset import noise_images
+
+from cait import engine
+from cait.data.dataset import ImageDataset
+from cait.data.loader import ImageLoader
+from cait.data.transforms import EvalTransform, Normalize
+from cait.errors import CaitError
+from cait.model import CaiT
+from cait.optim import adamw
+
+LOG = logging.getLogger("test_engine")
+LOG.setLevel(logging.INFO)
+NORMALIZE = Normalize([0.5] * 3, [0.5] * 3, "float64")
+
+
+def small_model(**arguments):
+    """In float64, where the order of sums does not matter at the tolerances below."""
+    paddle.set_default_dtype("float64")
+    paddle.seed(0)
+    sizes = {"image_size": 8, "patch_size": 4, "num_classes": 10, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    return CaiT(**sizes | {"init_values": 0.5} | arguments)
+
+
+@pytest.fixture
+def make_loader(tmp_path):
+    source = noise_images(tmp_path, 10)
+
+    def make(batch_size, **options):
+        dataset = ImageDataset(source, EvalTransform((8, 8)), 3, seed=0)
+        return ImageLoader(dataset, batch_size, shuffle=True, seed=0, num_workers=0, **options)
+
+    return make
+
+
+def train(model, loader, epoch=1, **options):
+    optimizer = adamw(model, 0.05)
+    optimizer.set_lr(1e-2)
+    result = engine.train_one_epoch(
+        model, loader, NORMALIZE, nn.CrossEntropyLoss(), optimizer, LOG, epoch=epoch, num_epochs=3, **options
+    )
+    return result, np.concatenate([parameter.numpy().ravel() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("small, accum_iter, large", [(2, 3, 6), (1, 4, 4), (3, 10, 10)])
+def test_accumulation_equals_the_large_batch_to_the_last_partial_group(make_loader, small, accum_iter, large):
+    # 10 images: groups of 6 + 4, of 4 + 4 + 2, and of all with a last batch of 1.
+    accumulated, weights = train(small_model(), make_loader(small), accum_iter=accum_iter)
+    whole, expected = train(small_model(), make_loader(large))
+    assert accumulated.num_steps == whole.num_steps
+    assert accumulated.loss == pytest.approx(whole.loss, rel=1e-12)
+    np.testing.assert_allclose(weights, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_clipping_bounds_the_step(make_loader):
+    model = small_model()
+    _, free = train(small_model(), make_loader(10))
+    _, loose = train(small_model(), make_loader(10), grad_clip=1e6)
+    _, tight = train(model, make_loader(10), grad_clip=1e-9)
+    assert np.array_equal(free, loose)
+    start = np.concatenate([parameter.numpy().ravel() for parameter in small_model().parameters()])
+    assert np.abs(tight - start).max() < np.abs(free - start).max()
+
+
+def test_drop_path_repeats_with_the_seed_and_changes_with_the_epoch(make_loader):
+    def weights(**options):
+        return train(small_model(drop_path=0.5), make_loader(5), **options)[1]
+
+    assert np.array_equal(weights(seed=1), weights(seed=1))
+    assert not np.array_equal(weights(seed=1), weights(seed=2))
+    assert not np.array_equal(weights(seed=1), weights(seed=1, epoch=2))
+
+
+def test_training_learns(make_loader):
+    model, loader = small_model(), make_loader(5)
+    optimizer = adamw(model, 0.0)
+    optimizer.set_lr(1e-2)
+    losses = []
+    for epoch in range(1, 41):
+        result = engine.train_one_epoch(
+            model, loader, NORMALIZE, nn.CrossEntropyLoss(), optimizer, LOG, epoch=epoch, num_epochs=40
+        )
+        losses.append(result.loss)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_lines_of_training(make_loader, caplog):
+    caplog.set_level(logging.INFO)
+    train(small_model(), make_loader(4), report_freq=2)
+    lines = [record.getMessage() for record in caplog.records]
+    number = r"\d+\.\d+"
+    pattern = (
+        rf"Epoch\[001/003\], Step\[000[02]/0003\], Avg Loss: {number}, Avg Acc: {number}, loss: {number} "
+        rf"avg_reader_cost: {number} sec avg_batch_cost: {number} sec ips: {number} samples/s eta: \d+:\d\d:\d\d"
+    )
+    assert len(lines) == 2
+    for line in lines:
+        assert re.fullmatch(pattern, line), line
+
+
+class FixedLogits(nn.Layer):
+    """Knows the class of each noise image, but for the images it is told to miss."""
+
+    def __init__(self, classes, wrong, second):
+        super().__init__()
+        self.classes, self.wrong, self.second = classes, wrong, second
+        self.seen = 0
+
+    def forward(self, images):
+        logits = np.zeros((images.shape[0], self.classes), "float32")
+        for row in range(images.shape[0]):
+            index = self.seen + row
+            if index in self.second:  # right class in second place
+                logits[row, index % self.classes], logits[row, (index + 1) % self.classes] = 1, 2
+            else:
+                logits[row, (index + (index in self.wrong)) % self.classes] = 1
+                if index in self.wrong:
+                    logits[row, index % self.classes] = -1
+        self.seen += images.shape[0]
+        return paddle.to_tensor(logits)
+
+
+def test_evaluation_counts_images_not_batches(tmp_path):
+    dataset = ImageDataset(noise_images(tmp_path, 10), EvalTransform((8, 8)), 3, seed=0)
+    loader = ImageLoader(dataset, 4, shuffle=False, seed=0, num_workers=0)  # batches of 4, 4 and 2
+    model = FixedLogits(10, wrong={8}, second={0, 9})
+    result = engine.evaluate(model, loader, NORMALIZE, LOG)
+    assert (result.acc1, result.acc5, result.num_images) == (0.7, 0.9, 10)
+    assert result.loss == pytest.approx(_mean_loss(FixedLogits(10, {8}, {0, 9})), rel=1e-6)
+
+
+def _mean_loss(model):
+    logits = model(paddle.zeros([10, 3, 8, 8])).numpy().astype("float64")
+    return float(np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(10), np.arange(10)]))
+
+
+def test_fewer_than_five_classes(tmp_path):
+    source = noise_images(tmp_path, 3)
+    loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 4, False, 0, 0)
+    result = engine.evaluate(FixedLogits(3, set(), {1}), loader, NORMALIZE, LOG)
+    assert (result.acc1, result.acc5) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_prediction_gives_softmax_probabilities(tmp_path):
+    source = noise_images(tmp_path, 3)
+    loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 2, False, 0, 0)
+    model = FixedLogits(4, set(), {1})
+    results = list(engine.predict(model, loader, NORMALIZE, LOG, top_k=2))
+    assert [name for name, _ in results] == source.names
+    assert [best[0][0] for _, best in results] == [0, 2, 2]
+    e = np.e
+    assert results[1][1][0][1] == pytest.approx(e**2 / (e**2 + e + 2)) and results[1][1][1][0] == 1
+
+
+def test_a_loss_that_is_not_finite_stops(make_loader):
+    model = small_model()
+    model.head.bias.set_value(np.full(10, np.nan))
+    with pytest.raises(CaitError, match="the loss is nan at epoch 1, step 0, learning rate 0.01"):
+        train(model, make_loader(5))
+
+
+def test_an_epoch_without_a_readable_image_stops(make_loader, tmp_path):
+    loader = make_loader(5, skip_bad_images=True)
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    with pytest.raises(CaitError, match="no image of epoch 1 could be read"):
+        train(small_model(), loader)

@@ -1,0 +1,149 @@
+"""Gradients, AdamW and schedules against the reference's numbers."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+from conftest import GOLDEN, golden_images, load_golden_weights
+from paddle.nn import functional as F
+from paddle.nn.utils import clip_grad_norm_
+
+from cait.errors import CaitError
+from cait.model import CaiT
+from cait.optim import (
+    adamw,
+    is_decayed,
+    learning_rate,
+    load_optimizer_state,
+    optimizer_state,
+    scaled_learning_rate,
+)
+
+
+@pytest.fixture
+def golden():
+    return np.load(GOLDEN / "train_tiny.npz")
+
+
+def tiny_golden_model() -> CaiT:
+    arguments = json.loads((GOLDEN / "train_tiny.json").read_text())
+    paddle.set_default_dtype("float64")
+    names = ("patch_size", "embed_dim", "depth", "num_heads", "init_values", "num_classes")
+    model = CaiT(image_size=arguments["img_size"], **{name: arguments[name] for name in names})
+    load_golden_weights(model)
+    return model
+
+
+def tiny_batch() -> tuple[paddle.Tensor, paddle.Tensor]:
+    return golden_images(1, 8, 16, 16, "float64"), paddle.arange(8) % 10
+
+
+def test_gradients_are_those_of_the_reference(golden):
+    model = tiny_golden_model()
+    images, labels = tiny_batch()
+    loss = F.cross_entropy(model(images), labels)
+    loss.backward()
+    assert float(loss) == pytest.approx(float(golden["cross_entropy/loss"]), rel=1e-11)
+    largest = max(np.abs(golden[f"grad/{name}"]).max() for name, _ in model.named_parameters())
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad.numpy()
+        reference = golden[f"grad/{name}"]
+        reference = reference.T if reference.ndim == 2 else reference
+        assert np.abs(gradient - reference).max() <= 1e-9 * largest, name
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_ten_steps_of_adamw_are_those_of_the_reference(golden, clip):
+    prefix = "adamw_clipNone" if clip is None else next(k for k in golden if k.startswith("adamw_clip1")).split("/")[0]
+    model = tiny_golden_model()
+    optimizer = adamw(model, weight_decay=0.05)
+    optimizer.set_lr(1e-3)
+    images, labels = tiny_batch()
+    losses = []
+    for _ in range(10):
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        if clip is not None:
+            clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(float(loss))
+    np.testing.assert_allclose(losses, golden[f"{prefix}/losses"], rtol=1e-9)
+    for name, parameter in model.named_parameters():
+        reference = float(golden[f"{prefix}/param_abs_sum/{name}"])
+        assert float(parameter.abs().sum()) == pytest.approx(reference, rel=1e-7), name
+
+
+def test_weight_decay_spares_vectors_and_embeddings():
+    model = tiny_golden_model()
+    spared = {name for name, parameter in model.named_parameters() if not is_decayed(name, parameter)}
+    decayed = {name for name, _ in model.named_parameters()} - spared
+    assert {"pos_embed", "cls_token", "norm.weight", "blocks.0.gamma_1", "head.bias"} <= spared
+    assert {"patch_embed.proj.weight", "head.weight", "blocks.0.attn.proj_l.weight"} <= decayed
+    optimizer = adamw(model, weight_decay=0.5)
+    optimizer.set_lr(0.1)
+    before = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    (sum(parameter.sum() for parameter in model.parameters()) * 0.0).backward()  # gradients of zero: decay alone
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        factor = 1.0 if name in spared else 0.95
+        np.testing.assert_allclose(parameter.numpy(), before[name] * factor, rtol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "name, num_epochs, base_lr, warmup_start_lr, end_lr, warmup_epochs",
+    [
+        ("paper_400", 400, 5e-4, 1e-6, 1e-5, 5),
+        ("short_100", 100, 1e-4, 1e-6, 1e-6, 3),
+        ("finetune_30_const", 30, 5e-6, 5e-6, 5e-6, 0),
+    ],
+)
+def test_schedules_are_those_of_the_reference(name, num_epochs, base_lr, warmup_start_lr, end_lr, warmup_epochs):
+    reference = np.load(GOLDEN / "lr_schedules.npz")[name]
+    rates = [
+        learning_rate(epoch, num_epochs, base_lr, warmup_start_lr, end_lr, warmup_epochs) for epoch in range(num_epochs)
+    ]
+    np.testing.assert_allclose(rates, reference, rtol=1e-12)
+
+
+def test_learning_rate_scales_with_the_batch():
+    assert scaled_learning_rate(5e-4, 1024, 512) == 1e-3
+    assert scaled_learning_rate(5e-4, 1024, None) == 5e-4
+
+
+def one_step(model, optimizer):
+    F.cross_entropy(model(paddle.ones([1, 3, 8, 8])), paddle.to_tensor([1])).backward()
+    optimizer.step()
+    optimizer.clear_grad()
+
+
+def small_model():
+    paddle.seed(1)
+    return CaiT(image_size=8, patch_size=4, num_classes=3, embed_dim=8, depth=1, num_heads=2)
+
+
+def test_optimizer_state_survives_other_automatic_names():
+    model = small_model()
+    optimizer = adamw(model, 0.05)
+    optimizer.set_lr(1e-2)
+    one_step(model, optimizer)
+    saved = {name: value.numpy() for name, value in optimizer_state(optimizer, model).items()}
+    assert {"head.weight/moment1", "pos_embed/beta2_pow_acc"} <= set(saved)
+
+    small_model()  # a teacher, an EMA copy: the automatic names of what comes after it change
+    resumed = small_model()
+    resumed.set_state_dict(model.state_dict())
+    other = adamw(resumed, 0.05)
+    other.set_lr(1e-2)
+    load_optimizer_state(other, resumed, saved)
+    one_step(model, optimizer)
+    one_step(resumed, other)
+    for (name, left), (_, right) in zip(model.named_parameters(), resumed.named_parameters()):
+        assert np.array_equal(left.numpy(), right.numpy()), name
+
+
+def test_optimizer_state_of_another_model_is_an_error():
+    model = small_model()
+    with pytest.raises(CaitError, match="another model.*one side only"):
+        load_optimizer_state(adamw(model, 0.0), model, {"foo/moment1": np.zeros(1)})
