@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 
-from cait.checkpoint import load_tensors
 from cait.errors import CaitError, run_command
 from cait.files import writable_folder, write_text
 from cait.metrics import plot_learning_curves, read_metrics
@@ -32,6 +31,8 @@ def _call(*words: str) -> float:
 
 
 def main() -> None:
+    from cait.checkpoint import load_tensors  # imports Paddle
+
     demo = writable_folder(ROOT / "output" / "demo")
     run = demo.relative_to(ROOT) / time.strftime("run-%Y%m%d-%H%M%S")
     main_script, weights = "CaiT/main_single_gpu.py", f"-pretrained={run}/best_model"

@@ -2,10 +2,10 @@
 
 import pytest
 import yaml
-from conftest import ROOT
 
 from cait import config as cfg
 from cait.errors import UsageError
+from conftest import ROOT
 
 ALL_YAML = sorted([*ROOT.glob("CaiT/configs/*.yaml"), *ROOT.glob("configs/**/*.yaml")])
 

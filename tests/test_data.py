@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait.data import build_loaders
+from cait.data.build import build_loaders
 from cait.errors import CaitError, UsageError
 
 

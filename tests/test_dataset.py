@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait.data.dataset import FileSource, ImageDataset, image_files, read_list, read_test_list
+from cait.data.dataset import FileSource, ImageDataset, read_list, read_test_list
+from cait.data.image_files import image_files
 from cait.data.transforms import TrainTransform
 from cait.errors import CaitError
 

@@ -7,7 +7,6 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from test_dataset import noise_images
 
 from cait import engine
 from cait.data.dataset import ImageDataset
@@ -16,6 +15,7 @@ from cait.data.transforms import EvalTransform, Normalize
 from cait.errors import CaitError
 from cait.model import CaiT
 from cait.optim import adamw
+from test_dataset import noise_images
 
 LOG = logging.getLogger("test_engine")
 LOG.setLevel(logging.INFO)

@@ -4,13 +4,13 @@ import pathlib
 
 import numpy as np
 import pytest
-from test_dataset import noise_images
 
 from cait.data.dataset import ImageDataset
 from cait.data.loader import ImageLoader
 from cait.data.sampler import EpochBatchSampler, derive_seed
 from cait.data.transforms import TrainTransform
 from cait.errors import CaitError
+from test_dataset import noise_images
 
 
 def make_loader(folder, count=10, num_workers=0, skip=False, shuffle=True):

@@ -3,10 +3,10 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import GOLDEN, golden_images, load_golden_weights
 
 from cait import create_model, list_models
 from cait.model import CaiT, DropPath, TalkingHeadsAttention
+from conftest import GOLDEN, golden_images, load_golden_weights
 
 SLOW = ("cait_m36_384", "cait_m48_448")
 SMALL = {

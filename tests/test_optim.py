@@ -5,7 +5,6 @@ import json
 import numpy as np
 import paddle
 import pytest
-from conftest import GOLDEN, golden_images, load_golden_weights
 from paddle.nn import functional as F
 from paddle.nn.utils import clip_grad_norm_
 
@@ -19,6 +18,7 @@ from cait.optim import (
     optimizer_state,
     scaled_learning_rate,
 )
+from conftest import GOLDEN, golden_images, load_golden_weights
 
 
 @pytest.fixture

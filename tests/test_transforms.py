@@ -3,10 +3,10 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import GOLDEN
 from PIL import Image
 
 from cait.data.transforms import EvalTransform, Normalize, TrainTransform
+from conftest import GOLDEN
 
 
 def test_evaluation_pixels_are_those_of_the_reference():

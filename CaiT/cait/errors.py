@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 
 class CaitError(ValueError):
@@ -18,6 +19,7 @@ class UsageError(CaitError):
 
 def run_command(main) -> None:
     """Calls `main()` and ends the process: 0 on success, 1 on failure, 2 on wrong usage, 130 on Ctrl-C."""
+    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle says so at every import
     try:
         main()
     except CaitError as error:

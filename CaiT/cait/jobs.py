@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from cait import dist, engine
 from cait.checkpoint import STATES, load_checkpoint, load_weights, save_checkpoint
 from cait.config import run_folder, save_config
-from cait.data import build_loaders
+from cait.data.build import build_loaders
 from cait.data.transforms import Normalize
 from cait.errors import CaitError, UsageError
 from cait.files import replacing, writable_folder

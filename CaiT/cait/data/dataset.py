@@ -12,10 +12,10 @@ import numpy as np
 import paddle
 from PIL import Image
 
+from cait.data.image_files import IMAGE_EXTENSIONS, image_files
 from cait.errors import CaitError
 from cait.files import read_text
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff")
 NO_LABEL = -1
 
 
@@ -95,20 +95,6 @@ def _list_lines(path: pathlib.Path) -> list[tuple[int, str]]:
     if not lines:
         raise CaitError(f"{path}: the list is empty")
     return lines
-
-
-def image_files(folder: pathlib.Path) -> list[str]:
-    """All image files below a folder, sorted.
-
-    Raises:
-        CaitError: there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise CaitError(f"{folder}: no such folder")
-    names = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
-    if not names:
-        raise CaitError(f"{folder}: holds no images ({', '.join(IMAGE_EXTENSIONS)})")
-    return names
 
 
 def class_folders(root: pathlib.Path) -> list[str]:

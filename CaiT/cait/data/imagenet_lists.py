@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
-from cait.data.dataset import IMAGE_EXTENSIONS
+from cait.data.image_files import IMAGE_EXTENSIONS
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.errors import CaitError, UsageError
 from cait.files import read_text, writable_folder, write_text

@@ -1,0 +1,103 @@
+"""From the config to the loaders of a job."""
+
+import pathlib
+from typing import NamedTuple
+
+from cait.data import dataset as ds
+from cait.data.image_files import image_files
+from cait.data.labels import IMAGENET1K, read_class_names
+from cait.data.loader import ImageLoader
+from cait.data.transforms import EvalTransform, TrainTransform
+from cait.errors import CaitError, UsageError
+
+
+class Loaders(NamedTuple):
+    """The loaders that a job needs, the others None, and the names of the classes."""
+
+    class_names: list[str]
+    train: ImageLoader | None = None
+    val: ImageLoader | None = None
+    test: ImageLoader | None = None
+
+
+def build_loaders(config) -> Loaders:
+    """Loaders for the job that the config asks for; only what that job needs is read.
+
+    Raises:
+        CaitError: the data is missing or malformed; the message names the file and line.
+        UsageError: the data set does not fit the model's classes or channels.
+    """
+    if config.MODEL.IN_CHANNELS not in (1, 3):
+        raise UsageError("images are read with MODEL.IN_CHANNELS 1 (grey) or 3 (RGB)")
+    root = pathlib.Path(config.DATA.DATA_PATH)
+    needs_root = not (config.PRED and config.PREDICT.IMAGE)
+    if needs_root and not root.exists():
+        raise CaitError(f"{root}: no such data folder; -data_path=FOLDER names it")
+    class_names = _class_names(config, root)
+    if config.PRED:
+        return Loaders(class_names, test=_loader(config, _source(config, root, "test", class_names), skip_bad=True))
+    val = None
+    if config.EVAL or config.VALIDATE_FREQ:
+        val = _loader(config, _source(config, root, "val", class_names))
+    if config.EVAL:
+        return Loaders(class_names, val=val)
+    return Loaders(class_names, val=val, train=_train_loader(config, _source(config, root, "train", class_names)))
+
+
+def _class_names(config, root: pathlib.Path) -> list[str]:
+    """Names from DATA.LABELS, else those that come with the data set, else the class indices."""
+    num_classes = config.MODEL.NUM_CLASSES
+    names = None
+    if not root.exists():  # one image of -pred needs no data folder
+        pass
+    elif config.DATA.DATASET == "folder":
+        names = ds.class_folders(root)
+    elif config.DATA.DATASET in ds.CIFAR_ARCHIVES:
+        names = ds.cifar_class_names(ds.cifar_archive(root, config.DATA.DATASET), config.DATA.DATASET)
+    if names is not None and len(names) != num_classes:
+        raise UsageError(f"{root}: has {len(names)} classes: set -o MODEL.NUM_CLASSES={len(names)}, not {num_classes}")
+    if config.DATA.LABELS:
+        source = pathlib.Path(config.DATA.LABELS)
+    elif names is not None:
+        return names
+    elif (root / "labels.txt").is_file():
+        source = root / "labels.txt"
+    elif num_classes == 1000 and config.DATA.DATASET == "imagenet2012":
+        source = IMAGENET1K
+    else:
+        return [str(index) for index in range(num_classes)]
+    names = read_class_names(source)
+    if len(names) != num_classes:
+        raise UsageError(f"{source}: names {len(names)} classes, but MODEL.NUM_CLASSES is {num_classes}")
+    return names
+
+
+def _source(config, root: pathlib.Path, split: str, class_names: list[str]) -> ds.Source:
+    dataset = config.DATA.DATASET
+    if split == "test" and config.PREDICT.IMAGE:
+        return ds.FileSource([config.PREDICT.IMAGE], [ds.NO_LABEL])
+    if dataset in ds.CIFAR_ARCHIVES:
+        return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
+    if dataset == "folder":
+        if split == "test":
+            names = image_files(root / "test")
+            return ds.FileSource(names, [ds.NO_LABEL] * len(names))
+        return ds.read_folder(root, split, class_names)
+    if split == "test":
+        return ds.read_test_list(root / "test_list.txt", root)
+    return ds.read_list(root / f"{split}_list.txt", root, config.MODEL.NUM_CLASSES)
+
+
+def _loader(config, source: ds.Source, skip_bad: bool = False) -> ImageLoader:
+    transform = EvalTransform(tuple(config.DATA.IMAGE_SIZE), config.DATA.CROP_PCT)
+    dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED)
+    batch_size = config.DATA.BATCH_SIZE_EVAL or config.DATA.BATCH_SIZE
+    return ImageLoader(dataset, batch_size, False, config.SEED, config.DATA.NUM_WORKERS, skip_bad)
+
+
+def _train_loader(config, source: ds.Source) -> ImageLoader:
+    aug = config.AUG
+    transform = TrainTransform(tuple(config.DATA.IMAGE_SIZE), tuple(aug.CROP_SCALE), tuple(aug.CROP_RATIO), aug.HFLIP)
+    dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED)
+    skip_bad = config.DATA.ON_BAD_IMAGE == "skip"
+    return ImageLoader(dataset, config.DATA.BATCH_SIZE, True, config.SEED, config.DATA.NUM_WORKERS, skip_bad)

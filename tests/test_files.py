@@ -1,0 +1,36 @@
+"""Writing whole or not at all."""
+
+import os
+
+import pytest
+
+from cait import files
+from cait.errors import CaitError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_temporary_file_of_a_killed_process_is_replaced(tmp_path):
+    (tmp_path / ".a.txt.tmp").write_text("left over")
+    files.write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa")
+    assert files.read_text(tmp_path / "a.txt") == "a"
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path):
+    with pytest.raises(CaitError, match="cannot be read"):
+        files.read_text(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(CaitError, match="cannot be written"):
+        files.writable_folder(tmp_path / "file")

@@ -1,0 +1,241 @@
+"""Training, evaluation and prediction from a config, in this process."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+
+from cait import jobs
+from cait.checkpoint import load_tensors
+from cait.errors import CaitError, UsageError
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_timing(rows):
+    return [{name: value for name, value in row.items() if name != "ips"} for row in rows]
+
+
+def assert_same_weights(left, right):
+    left, right = load_tensors(left), load_tensors(right)
+    assert set(left) == set(right)
+    for name in left:
+        assert np.array_equal(left[name], right[name]), name
+
+
+@pytest.fixture(scope="module")
+def head():
+    return r"\d{4} \d\d:\d\d:\d\d [AP]M "
+
+
+def test_training_leaves_logs_numbers_and_checkpoints(tiny_config, tmp_path, head):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=3, SAVE_FREQ=2, REPORT_FREQ=2))
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir()}
+    stems = {
+        f"{stem}.{end}" for stem in ("latest", "best_model", "epoch_2", "epoch_3") for end in ("pdparams", "pdstates")
+    }
+    assert names == stems | {"log_train.txt", "metrics.jsonl", "config.yaml"}
+    log = (run / "log_train.txt").read_text()
+    number = r"\d+\.\d+"
+    for line in (
+        rf"{head}Now training epoch 3\. LR=0\.\d{{6}}",
+        rf"{head}Epoch\[003/003\], Step\[0002/0003\], Avg Loss: {number}, Avg Acc: {number}, loss: .* eta: 0:00:00",
+        rf"{head}----- Epoch\[003/003\], Train Loss: {number}, Train Acc: {number}, time: {number}",
+        rf"{head}Val Step\[0000/0002\], Avg Loss: {number}, Avg Acc@1: {number}, Avg Acc@5: {number}",
+        rf"{head}----- Epoch\[003/003\], Validation Loss: {number}, Validation Acc@1: {number}, "
+        rf"Validation Acc@5: {number}, time: {number}",
+        rf"{head}.*paddle {re.escape(paddle.__version__)}, .*seed 0",
+    ):
+        assert re.search(f"^{line}$", log, re.MULTILINE), line
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and rows[-1]["step"] == 9
+    assert yaml.safe_load((run / "config.yaml").read_text())["TRAIN"]["NUM_EPOCHS"] == 3
+
+
+def test_best_model_is_the_best(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=4, SAVE_FREQ=1, TRAIN__BASE_LR=0.05, TRAIN__LINEAR_SCALED_LR=None))
+    run = tmp_path / "run"
+    accuracies = [row["val_acc1"] for row in rows_of(run)]
+    best_epoch = int(np.argmax(accuracies)) + 1
+    assert best_epoch != 4, "the test needs a run whose last epoch is not its best"
+    assert_same_weights(run / "best_model.pdparams", run / f"epoch_{best_epoch}.pdparams")
+    assert load_tensors(run / "latest.pdstates")["progress"]["best_acc1"] == max(accuracies)
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tiny_config, tmp_path, stop):
+    whole = {"TRAIN__NUM_EPOCHS": 3, "MODEL__DROP_PATH": 0.3, "TRAIN__WARMUP_EPOCHS": 1, "SAVE_FREQ": 1}
+    jobs.run(tiny_config(**whole))
+    run, resumed = tmp_path / "run", tmp_path / "resumed"
+    jobs.run(tiny_config(**whole, OUTPUT_DIR=str(resumed), TRAIN__RESUME=str(run / f"epoch_{stop}")))
+    assert_same_weights(run / "latest.pdparams", resumed / "latest.pdparams")
+    assert without_timing(rows_of(run))[stop:] == without_timing(rows_of(resumed))
+    left, right = load_tensors(run / "latest.pdstates"), load_tensors(resumed / "latest.pdstates")
+    assert left["progress"] == right["progress"]
+    for name, value in left["optimizer"].items():
+        assert np.array_equal(value, right["optimizer"][name]), name
+
+
+def test_resuming_in_place_keeps_the_rows_of_the_epochs_before(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 2, "lost": true}\n')
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=2, TRAIN__RESUME=str(tmp_path / "run")))
+    rows = rows_of(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2] and "lost" not in rows[1]
+
+
+def test_a_finished_run_trains_no_further(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
+    before = (tmp_path / "run" / "latest.pdstates").read_bytes()
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1, TRAIN__RESUME=str(tmp_path / "run")))
+    assert (tmp_path / "run" / "latest.pdstates").read_bytes() == before
+    assert "nothing to train: 1 of 1 epochs are done" in (tmp_path / "run" / "log_train.txt").read_text()
+
+
+def test_bare_weights_resume_from_the_epoch_that_is_given(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
+    run = tmp_path / "run"
+    (run / "latest.pdparams").rename(tmp_path / "weights.pdparams")
+    config = {"TRAIN__RESUME": str(tmp_path / "weights"), "OUTPUT_DIR": str(tmp_path / "second")}
+    with pytest.raises(UsageError, match="-last_epoch=N says how many"):
+        jobs.run(tiny_config(**config))
+    jobs.run(tiny_config(**config, TRAIN__LAST_EPOCH=1))
+    assert [row["epoch"] for row in rows_of(tmp_path / "second")] == [2]
+
+
+def test_no_run_is_written_over_another(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1, OUTPUT_DIR=str(tmp_path / "other")))
+    before = (tmp_path / "run" / "latest.pdstates").read_bytes()
+    for config in ({}, {"TRAIN__RESUME": str(tmp_path / "other")}):
+        with pytest.raises(UsageError, match="run: holds another run"):
+            jobs.run(tiny_config(**config))
+    assert (tmp_path / "run" / "latest.pdstates").read_bytes() == before
+
+
+def test_pretrained_weights_are_where_training_starts(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
+    weights = tmp_path / "run" / "latest"
+    tiny_rate = {"TRAIN__BASE_LR": 1e-12, "TRAIN__END_LR": 0.0, "TRAIN__WEIGHT_DECAY": 0.0}
+    jobs.run(tiny_config(MODEL__PRETRAINED=str(weights), OUTPUT_DIR=str(tmp_path / "tuned"), **tiny_rate))
+    left = load_tensors(tmp_path / "run" / "latest.pdparams")
+    for name, value in load_tensors(tmp_path / "tuned" / "latest.pdparams").items():
+        np.testing.assert_allclose(value, left[name], atol=1e-6, err_msg=name)
+
+
+def test_evaluation_repeats_the_accuracy_of_training(tiny_config, tmp_path, head):
+    jobs.run(tiny_config())
+    weights = {"MODEL__PRETRAINED": str(tmp_path / "run" / "latest")}
+    result = jobs.evaluate(tiny_config(EVAL=True, DATA__BATCH_SIZE_EVAL=7, **weights))
+    row = rows_of(tmp_path / "run")[-1]
+    assert (result.acc1, result.acc5) == (row["val_acc1"], row["val_acc5"])
+    assert result.loss == pytest.approx(row["val_loss"], rel=1e-6)
+    log = (tmp_path / "run" / "log_eval.txt").read_text()
+    assert re.search(
+        rf"^{head}Validation Loss: [\d.]+, Validation Acc@1: [\d.]+, Validation Acc@5: [\d.]+, time: ", log, re.M
+    )
+
+
+def test_prediction_names_image_class_and_probability(tiny_config, tmp_path, digits):
+    jobs.run(tiny_config())
+    jobs.run(tiny_config(PRED=True, MODEL__PRETRAINED=str(tmp_path / "run" / "latest"), PREDICT__TOP_K=3))
+    with open(tmp_path / "run" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30 and [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
+    names = [str(digits / line) for line in (digits / "test_list.txt").read_text().split()]
+    assert [row["image_name"] for row in rows[::3]] == names
+    class_names = [line.split()[1] for line in (digits / "labels.txt").read_text().splitlines()]
+    for first, second in zip(rows[::3], rows[1::3]):
+        assert first["class_name"] == class_names[int(first["class_id"])]
+        assert 1 >= float(first["prob"]) >= float(second["prob"]) > 0
+    first = rows[0]
+    words = f"class_id: {first['class_id']}, class_name: {first['class_name']}, prob: {first['prob']}"
+    line = f"image_name: {names[0]}, {words}"
+    assert line in (tmp_path / "run" / "log_pred.txt").read_text()
+
+
+def test_prediction_goes_on_after_a_bad_image(tiny_config, tmp_path, digits):
+    jobs.run(tiny_config())
+    bad = digits / (digits / "test_list.txt").read_text().split()[3]
+    bad.write_bytes(b"no image")
+    with pytest.raises(CaitError, match="1 of 10 images could not be read"):
+        jobs.run(tiny_config(PRED=True, MODEL__PRETRAINED=str(tmp_path / "run" / "latest"), PREDICT__TOP_K=1))
+    assert len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) == 10
+    assert f"{bad}: the image cannot be read" in (tmp_path / "run" / "log_pred.txt").read_text()
+
+
+def test_training_stops_at_a_bad_image_or_counts_it(tiny_config, tmp_path, digits):
+    bad = digits / (digits / "train_list.txt").read_text().split()[0]
+    bad.unlink()
+    with pytest.raises(CaitError, match=f"{bad.name}: the image cannot be read \\(no such file\\)"):
+        jobs.run(tiny_config())
+    jobs.run(tiny_config(DATA__ON_BAD_IMAGE="skip", OUTPUT_DIR=str(tmp_path / "lenient")))
+    assert [row["skipped_images"] for row in rows_of(tmp_path / "lenient")] == [1, 1]
+    assert "1 images left out" in (tmp_path / "lenient" / "log_train.txt").read_text()
+
+
+def test_evaluation_never_leaves_an_image_out(tiny_config, tmp_path, digits):
+    jobs.run(tiny_config())
+    (digits / (digits / "val_list.txt").read_text().split()[0]).unlink()
+    weights = str(tmp_path / "run" / "latest")
+    with pytest.raises(CaitError, match="the image cannot be read"):
+        jobs.run(tiny_config(EVAL=True, MODEL__PRETRAINED=weights, DATA__ON_BAD_IMAGE="skip"))
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ({"NGPUS": 2}, "one device"),
+        ({"AMP": True}, "float32"),
+        ({"DEVICE": "gpu"}, "there is no GPU"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_an_error(tiny_config, config, words):
+    if config.get("DEVICE") == "gpu" and paddle.device.is_compiled_with_cuda():
+        pytest.skip("the GPU build of PaddlePaddle")
+    with pytest.raises(UsageError, match=words):
+        jobs.run(tiny_config(**config))
+
+
+def test_an_output_folder_that_cannot_be_written_is_an_error(tiny_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CaitError, match="file/run: the output folder cannot be written"):
+        jobs.run(tiny_config(OUTPUT_DIR=str(tmp_path / "file" / "run")))
+
+
+def test_without_a_folder_every_run_gets_its_own(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1, OUTPUT_DIR=""))
+    assert len(list((tmp_path / "output").glob("train-*/latest.pdparams"))) == 2
+
+
+def test_the_learning_rate_follows_the_schedule_and_the_batch(tiny_config, tmp_path):
+    jobs.run(
+        tiny_config(
+            TRAIN__NUM_EPOCHS=4, TRAIN__WARMUP_EPOCHS=2, TRAIN__BASE_LR=1e-3, TRAIN__LINEAR_SCALED_LR=8,
+            TRAIN__WARMUP_START_LR=1e-6, TRAIN__END_LR=1e-5,
+        )
+    )  # fmt: skip
+    rates = [row["lr"] for row in rows_of(tmp_path / "run")]
+    half = 1e-5 + 0.5 * (2e-3 - 1e-5)
+    assert rates == pytest.approx([1e-6, 1.0005e-3, half, 1e-5 + 0.5 * (2e-3 - 1e-5) * (1 - np.sqrt(0.5))])
+
+
+def test_validation_and_saving_follow_their_frequency(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=5, VALIDATE_FREQ=2, SAVE_FREQ=3))
+    assert [row["epoch"] for row in rows_of(tmp_path / "run") if "val_acc1" in row] == [2, 4, 5]
+    assert {path.stem for path in (tmp_path / "run").glob("epoch_*")} == {"epoch_3", "epoch_5"}
+
+
+def test_without_validation_there_is_no_best_model(tiny_config, tmp_path):
+    jobs.run(tiny_config(VALIDATE_FREQ=0))
+    assert not list((tmp_path / "run").glob("best_model*")) and (tmp_path / "run" / "latest.pdparams").is_file()

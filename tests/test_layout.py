@@ -1,0 +1,81 @@
+"""The order of the house: who may import whom, who sees the config, and how long things are."""
+
+import ast
+
+import pytest
+
+from conftest import ROOT
+
+PACKAGE = ROOT / "CaiT" / "cait"
+# From the bottom up: a module imports only from groups below its own.
+LAYERS = [
+    {"errors", "config_kinds"},
+    {"files", "dist"},
+    {"config", "log", "metrics", "model", "optim", "data"},
+    {"cli", "checkpoint", "data.labels", "data.sampler", "data.transforms", "data.image_files", "data.digits"},
+    {"zoo", "data.dataset", "data.imagenet_lists"},
+    {"data.loader"},
+    {"data.build", "engine"},
+    {"jobs"},
+]
+SEES_CONFIG = {"cli", "config", "jobs", "zoo", "data.build"}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        if name:
+            yield name, path
+
+
+def imported(path):
+    """The modules of the package that a file imports."""
+    known = {name for name, _ in modules()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cait":
+            base = node.module.removeprefix("cait").removeprefix(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".lstrip(".")
+                yield full if full in known else base
+
+
+@pytest.mark.parametrize("name, path", list(modules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_point_down(name, path):
+    level = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+    assert name in level, f"give {name} a place in LAYERS"
+    for other in imported(path):
+        assert level[other] < level[name], f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name, path", list(modules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_only_builders_see_the_config(name, path):
+    if name in SEES_CONFIG:
+        return
+    assert "config" not in imported(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and "config" in [argument.arg for argument in node.args.args]:
+            assert node.name.startswith("build_") or node.name == "model_arguments", f"{name}.{node.name}"
+
+
+def test_scripts_are_short():
+    for path in ROOT.glob("CaiT/*.py"):
+        assert len(path.read_text().splitlines()) < 80, path.name
+
+
+def test_modules_are_not_long():
+    for name, path in modules():
+        assert len(path.read_text().splitlines()) <= 350, name
+
+
+def test_every_file_is_written_through_replacing():
+    for name, path in modules():
+        if name in ("files", "data.digits"):  # the digits go to a temporary folder, which is then renamed
+            continue
+        source = path.read_text()
+        assert ".write_text(" not in source.replace("files.write_text(", ""), name
+        assert source.count("open(temporary") == source.count(', "w"'), name
+
+
+def test_there_is_no_room_for_everything_else():
+    assert not [name for name, _ in modules() if name.rsplit(".", 1)[-1] in ("utils", "misc", "helpers", "common")]

@@ -1,0 +1,35 @@
+"""The numbers of a run and their picture."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cait.errors import CaitError
+from cait.metrics import plot_learning_curves, read_metrics, write_metrics
+
+ROWS = [
+    {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "train_acc1": 0.1},
+    {"epoch": 2, "lr": 0.05, "train_loss": 1.0, "train_acc1": 0.5, "val_loss": 1.5, "val_acc1": 0.4},
+    {"epoch": 3, "lr": 0.01, "train_loss": 0.5, "train_acc1": 0.9, "val_loss": 1.4, "val_acc1": 0.6},
+]
+
+
+def test_rows_return_as_they_were(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", ROWS)
+    assert read_metrics(tmp_path / "metrics.jsonl") == ROWS
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
+    with pytest.raises(CaitError, match="line 2 is not JSON"):
+        read_metrics(tmp_path / "metrics.jsonl")
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1]])
+def test_the_picture_has_curves(tmp_path, rows):
+    plot_learning_curves(rows, tmp_path / "curves.png", "a run")
+    with Image.open(tmp_path / "curves.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape[1] > 1000
+    blue = (pixels[..., 2] > 150) & (pixels[..., 0] < 80)  # the first curve's colour
+    assert blue.sum() > 20

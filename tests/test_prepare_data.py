@@ -1,0 +1,143 @@
+"""`prepare_data.py`: the digits, and the lists of ImageNet as downloaded."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cait.data.digits import write_digits
+from cait.data.imagenet_lists import write_lists
+from cait.data.labels import imagenet1k_wordnet_ids
+from cait.errors import CaitError, UsageError
+from conftest import ROOT, run_python
+
+SCRIPT = str(ROOT / "CaiT" / "prepare_data.py")
+IDS = imagenet1k_wordnet_ids()
+
+
+def test_digits_have_360_held_out_images(all_digits):
+    train = (all_digits / "train_list.txt").read_text().splitlines()
+    val = (all_digits / "val_list.txt").read_text().splitlines()
+    test = (all_digits / "test_list.txt").read_text().splitlines()
+    assert (len(train), len(val), len(test)) == (1437, 360, 10)
+    names = [line.split()[0] for line in train + val]
+    assert len(set(names)) == 1797 and set(test) <= {line.split()[0] for line in val}
+    for name in names:
+        assert (all_digits / name).is_file()
+    with Image.open(all_digits / names[0]) as image:
+        assert (image.size, image.mode) == ((32, 32), "L")
+
+
+def test_digits_are_written_once(all_digits, tmp_path):
+    before = (all_digits / "train_list.txt").stat().st_mtime_ns
+    assert not write_digits(all_digits)
+    assert (all_digits / "train_list.txt").stat().st_mtime_ns == before
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(CaitError, match="exists and is not the digits data set"):
+        write_digits(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """Train folders of three classes, and a function that lays out the validation images."""
+    root = tmp_path / "LSVRC2012"
+    for wordnet_id in (IDS[0], IDS[213], IDS[999]):
+        for number in range(4):
+            touch(root / "train" / wordnet_id / f"{wordnet_id}_{number}.JPEG")
+    return root
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def flat_validation(root):
+    for number in range(1, 5):
+        touch(root / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+
+
+def lines_of(path):
+    return path.read_text().splitlines()
+
+
+def test_lists_of_class_folders(imagenet, tmp_path):
+    touch(imagenet / "valid" / IDS[5] / "a b.JPEG")
+    touch(imagenet / "valid" / IDS[4] / "c.JPEG")
+    written = write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+    names = {path.name for path in (tmp_path / "txt").iterdir()}
+    assert names == {path.name for path in written} == {
+        "1train_list.txt", "1valid_list.txt", "2train_list_shuffle.txt", "2valid_list_shuffle.txt",
+        "3train_list_shuffle_cut2.txt", "3valid_list_shuffle_cut2.txt", "train_list.txt", "val_list.txt",
+    }  # fmt: skip
+    train = lines_of(tmp_path / "txt" / "train_list.txt")
+    assert len(train) == 12 and train[4] == f"train/{IDS[213]}/{IDS[213]}_0.JPEG 213"
+    assert lines_of(tmp_path / "txt" / "1train_list.txt") == train
+    shuffled = lines_of(tmp_path / "txt" / "2train_list_shuffle.txt")
+    assert shuffled != train and sorted(shuffled) == sorted(train)
+    assert lines_of(tmp_path / "txt" / "3train_list_shuffle_cut2.txt") == shuffled[:6]
+    assert lines_of(tmp_path / "txt" / "val_list.txt") == [f"valid/{IDS[4]}/c.JPEG 4", f"valid/{IDS[5]}/a b.JPEG 5"]
+
+
+def test_lists_repeat_with_the_seed_and_are_not_overwritten(imagenet, tmp_path):
+    touch(imagenet / "val" / IDS[4] / "c.JPEG")
+    shuffled = tmp_path / "txt" / "2train_list_shuffle.txt"
+    write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+    first = lines_of(shuffled)
+    with pytest.raises(UsageError, match="is there already; --force replaces it"):
+        write_lists(imagenet, tmp_path / "txt", seed=1, force=False)
+    assert lines_of(shuffled) == first
+    write_lists(imagenet, tmp_path / "txt", seed=1, force=True)
+    assert lines_of(shuffled) != first
+    write_lists(imagenet, tmp_path / "txt", seed=0, force=True)
+    assert lines_of(shuffled) == first
+
+
+def test_flat_validation_with_the_devkit(imagenet, tmp_path):
+    savemat = pytest.importorskip("scipy.io").savemat
+    flat_validation(imagenet)
+    data = imagenet / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    synsets = np.zeros(3, dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    for row, (number, index) in enumerate([(1, 7), (2, 3), (3, 999)]):
+        synsets[row] = (number, IDS[index])
+    savemat(data / "meta.mat", {"synsets": synsets})
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("3\n1\n1\n2\n")
+    write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+    lines = lines_of(tmp_path / "txt" / "val_list.txt")
+    assert [line.split()[1] for line in lines] == ["999", "7", "7", "3"]
+    assert lines[0].startswith("val/ILSVRC2012_val_00000001.JPEG ")
+
+
+def test_flat_validation_with_kaggles_solution(imagenet, tmp_path):
+    flat_validation(imagenet)
+    rows = [f"ILSVRC2012_val_{number:08d},{IDS[number]} 1 2 3 4 " for number in (4, 3, 2, 1)]
+    (imagenet / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "\n".join(rows))
+    write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+    assert [line.split()[1] for line in lines_of(tmp_path / "txt" / "val_list.txt")] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "prepare, words",
+    [
+        (lambda root: None, "has no folder val or valid"),
+        (flat_validation, "put the devkit"),
+        (lambda root: touch(root / "train" / "dogs" / "a.JPEG"), "no WordNet id of ImageNet-1k"),
+        (lambda root: [path.unlink() for path in root.rglob("*.JPEG")], "holds no images"),
+    ],
+)
+def test_lists_of_something_else_are_an_error(imagenet, tmp_path, prepare, words):
+    prepare(imagenet)
+    with pytest.raises(CaitError, match=words):
+        write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+    assert not (tmp_path / "txt").exists()
+
+
+def test_the_command(imagenet, tmp_path):
+    touch(imagenet / "val" / IDS[4] / "c.JPEG")
+    words = [SCRIPT, "lists", f"--data-path={imagenet}", f"--output={tmp_path / 'txt'}"]
+    first, second = run_python(*words), run_python(*words)
+    assert first.returncode == 0 and "train_list.txt: 12 lines" in first.stdout
+    assert second.returncode == 2 and second.stderr.startswith("error: ") and "Traceback" not in second.stderr
+    wrong = run_python(SCRIPT)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ")
