@@ -68,8 +68,9 @@ def test_a_bad_image_is_an_error_or_left_out(tmp_path, num_workers):
     assert len(lenient.errors) == 1 and "5.png" in lenient.errors[0]
 
 
-def test_a_batch_of_bad_images_is_left_out_whole(tmp_path):
-    loader = make_loader(tmp_path, skip=True, shuffle=False)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_batch_of_bad_images_is_left_out_whole(tmp_path, num_workers):
+    loader = make_loader(tmp_path, num_workers=num_workers, skip=True, shuffle=False)
     for index in range(4):
         (tmp_path / f"{index}.png").unlink()
     labels, _ = epoch_of(loader, 1)

@@ -20,12 +20,15 @@ class Batch(NamedTuple):
 
 
 def collate(samples: list[tuple]) -> list:
-    """Samples of `ImageDataset` -> [images, labels, indices, *errors]; the unreadable are left out of the arrays."""
-    good = [sample for sample in samples if sample[0] is not None]
+    """Samples of `ImageDataset` -> [images, labels, indices, number of images, *errors].
+
+    The unreadable are left out. Where nothing is left, the arrays hold a blank image all the same, for Paddle hangs
+    on sending an empty array from a worker.
+    """
+    good = [sample[:3] for sample in samples if sample[0] is not None]
     errors = [error for _, _, _, error in samples if error]
-    images = np.stack([image for image, _, _, _ in good]) if good else np.zeros((0, 1, 1, 1), "uint8")
-    labels = np.asarray([label for _, label, _, _ in good], "int64")
-    return [images, labels, np.asarray([index for _, _, index, _ in good], "int64"), *errors]
+    images, labels, indices = zip(*good or [(np.zeros((1, 1, 1), "uint8"), 0, 0)])
+    return [np.stack(images), np.asarray(labels, "int64"), np.asarray(indices, "int64"), len(good), *errors]
 
 
 class ImageLoader:
@@ -74,9 +77,9 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.errors = []
-        for images, labels, indices, *errors in self._loader:
+        for images, labels, indices, num_images, *errors in self._loader:
             if errors and not self.skip_bad_images:
                 raise CaitError(errors[0])
             self.errors += errors
-            if labels.shape[0]:
+            if num_images:
                 yield Batch(images, labels, indices)
