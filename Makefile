@@ -1,6 +1,6 @@
 # make demo            train, evaluate and predict on scanned digits; leaves output/demo/report.json
 # make test            the tests, at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
-# make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2"    another build of PaddlePaddle than the CPU one
+# make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80"    another build of PaddlePaddle than the CPU one
 
 PYTHON ?= python3
 VENV := .venv

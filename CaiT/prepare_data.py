@@ -7,12 +7,7 @@ python CaiT/prepare_data.py lists --data-path=dataset/LSVRC2012   # the list fil
 import argparse
 import pathlib
 
-from cait.errors import UsageError, run_command
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UsageError(f"{message}; -h lists the arguments")
+from cait.errors import ArgumentParser, UsageError, run_command
 
 
 def _digits(args) -> None:
@@ -25,12 +20,14 @@ def _digits(args) -> None:
 def _lists(args) -> None:
     from cait.data.imagenet_lists import write_lists
 
+    if args.seed < 0:
+        raise UsageError(f"--seed must be a whole number from 0, not {args.seed}")
     for path, num_lines in write_lists(args.data_path, args.output, args.seed, args.force).items():
         print(f"{path}: {num_lines} lines")
 
 
 def main() -> None:
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command")
     digits = commands.add_parser("digits", help="scikit-learn's scanned digits as an ImageNet-style data set")
     digits.add_argument("--output", type=pathlib.Path, default=pathlib.Path("dataset/digits"))

@@ -141,6 +141,16 @@ def test_weights_of_another_model_are_an_error(tmp_path, arguments, words):
         assert np.array_equal(parameter.numpy(), before[name])
 
 
+def test_a_tensor_that_is_none_is_an_error(tmp_path):
+    model = small_model()
+    weights = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
+    weights["head.bias"] = np.array(["a", "b", "c"])
+    with open(tmp_path / "weights.pdparams", "wb") as file:
+        pickle.dump(weights, file)
+    with pytest.raises(CaitError, match="head.bias is not a tensor of numbers"):
+        ckpt.load_weights(model, tmp_path / "weights")
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>", pickle.dumps([1, 2]), pickle.dumps({})])
 def test_what_is_no_checkpoint_is_an_error(tmp_path, content):
     (tmp_path / "weights.pdparams").write_bytes(content)

@@ -66,6 +66,9 @@ def test_batch_size_of_the_yaml_counts_where_no_flag_is_given(tmp_path):
         (["-batch_size"], "expected one argument"),
         (["-batch_size=0"], "-batch_size: DATA.BATCH_SIZE must be a whole number from 1, not 0"),
         (["-batch_size=many"], "not 'many'"),
+        (["-resume=a", "-pretrained=b"], "leave out -pretrained"),
+        (["-o", "SEED=2024-13-45"], "SEED must be a whole number from 0 to 2147483647, not '2024-13-45'"),
+        (["-image_size=400000"], "DATA.IMAGE_SIZE must be"),
         (["-eval=maybe"], "EVAL must be true or false"),
         (["-o", "SEED"], "must be KEY=VALUE"),
         (["-o", "SEEDS=1"], "unknown key SEEDS (did you mean SEED?)"),
@@ -87,6 +90,17 @@ def test_resume_takes_over_the_config_of_the_run(tmp_path, tiny_yaml):
         assert (resumed.TRAIN.NUM_EPOCHS, resumed.DATA.BATCH_SIZE, resumed.MODEL.DEPTH) == (5, 4, 1)
         assert resumed.TRAIN.BASE_LR == first.TRAIN.BASE_LR
         assert (resumed.OUTPUT_DIR, resumed.TRAIN.RESUME) == (str(tmp_path), str(name))
+
+
+def test_the_last_flag_wins_for_the_batch_of_evaluation():
+    words = ["-eval", "-pretrained=x", "-batch_size=7", "-o", "DATA.BATCH_SIZE_EVAL=3"]
+    assert parse_command(words).DATA.BATCH_SIZE_EVAL == 3
+    assert parse_command([*words, "-batch_size=8"]).DATA.BATCH_SIZE_EVAL == 8
+
+
+def test_the_saved_config_of_a_resumed_run_serves_evaluation(tmp_path):
+    save_config(parse_command(["-resume=run", "-last_epoch=3"]), tmp_path / "config.yaml")
+    assert parse_command([f"-cfg={tmp_path / 'config.yaml'}", "-eval", "-pretrained=x"]).EVAL
 
 
 def test_resume_from_bare_weights_does_not_write_beside_them(tmp_path):

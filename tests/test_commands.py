@@ -1,8 +1,15 @@
 """The commands as users type them: those of the README, verbatim, and how they fail."""
 
+import contextlib
+import os
+import pathlib
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -118,3 +125,60 @@ def test_an_error_is_one_sentence(tiny_yaml, digits, words, exit_code, message):
 def test_help_shows_the_flags():
     result = run_python(MAIN, "-h")
     assert result.returncode == 0 and "-output_dir" in result.stdout and "docs/config.md" in result.stdout
+
+
+def test_a_run_goes_on_when_the_reader_of_its_lines_is_gone(tiny_yaml, digits, tmp_path):
+    words = [sys.executable, MAIN, f"-cfg={tiny_yaml}", f"-data_path={digits}", f"-output_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), errors) == (0, "")
+    assert "saved latest" in (tmp_path / "run" / "log_train.txt").read_text()
+
+
+def start(*words):
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "Now training epoch" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    return process
+
+
+SIGNALS = [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+
+
+@pytest.mark.parametrize("number, exit_code, word", SIGNALS)
+def test_a_signal_ends_a_run_in_one_line(tiny_yaml, digits, tmp_path, number, exit_code, word):
+    words = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={digits}", f"-output_dir={tmp_path / 'run'}", "-epochs=10000"]
+    process = start(*words)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (exit_code, f"error: {word}\n")
+
+
+def test_the_end_of_a_reading_process_is_one_clear_error(tiny_yaml, all_digits, tmp_path):
+    words = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={all_digits}", f"-output_dir={tmp_path / 'run'}", "-epochs=100"]
+    process = start(*words, "-o", "DATA.NUM_WORKERS=1")
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None:  # again and again: a process that had just done its work would not be missed
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+        time.sleep(0.05)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith("error: a process that reads images ended")
+    assert "Traceback" not in errors
+
+
+def test_a_file_name_need_not_be_text(tiny_yaml, digits, tmp_path):
+    weights = tmp_path / "run" / "latest"
+    first = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={digits}"]
+    assert run_python(*first, "-epochs=1", f"-output_dir={tmp_path / 'run'}").returncode == 0
+    image = next((digits / "val").rglob("*.png"))
+    (digits / "test").mkdir()
+    shutil.copy(image, os.fsencode(digits / "test") + b"/\xe9.png")
+    result = run_python(*first, "-dataset=folder", "-pred", f"-pretrained={weights}", f"-output_dir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert "\\udce9.png" in (tmp_path / "run" / "predictions.csv").read_text()

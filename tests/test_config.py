@@ -111,7 +111,7 @@ def test_pretrained_weights_bring_the_gentle_recipe_unless_a_key_is_set():
 
 
 def test_a_saved_config_loads_as_it_was(tmp_path):
-    config = cfg.make_config({"TRAIN.GRAD_CLIP": 1.0, "MODEL.PRETRAINED": "weights", "DATA.IMAGE_SIZE": [224, 320]})
+    config = cfg.make_config({"TRAIN.GRAD_CLIP": 1.0, "MODEL.PRETRAINED": "w", "DATA.IMAGE_SIZE": [224, 320]})
     cfg.save_config(config, tmp_path / "config.yaml")
     assert cfg.make_config(cfg.read_yaml(tmp_path / "config.yaml")) == config
 

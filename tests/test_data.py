@@ -133,9 +133,13 @@ def test_cifar_is_read_from_its_archive(tiny_config, cifar):
 
 
 @pytest.mark.parametrize("cifar", ["cifar10"], indirect=True)
-def test_a_broken_cifar_archive_is_an_error(tiny_config, cifar):
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_broken_cifar_archive_is_an_error(tiny_config, cifar, damage):
     _, archive, _ = cifar
-    archive.write_bytes(archive.read_bytes()[:2000])
+    content = bytearray(archive.read_bytes())
+    if damage == "flipped":
+        content[5000:5040] = bytes(255 - byte for byte in content[5000:5040])
+    archive.write_bytes(content[:2000] if damage == "truncated" else content)
     with pytest.raises(CaitError, match="cifar-10-python.tar.gz"):
         build_loaders(tiny_config(DATA__DATASET="cifar10", DATA__DATA_PATH=str(archive)))
 

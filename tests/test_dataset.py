@@ -30,7 +30,7 @@ def test_paths_may_hold_blanks(write_list):
     assert source.labels == [3, 0, 1]
 
 
-@pytest.mark.parametrize("line", ["a.jpg", "a.jpg x", "a.jpg -1", "a.jpg 1.0", "7", "a.jpg ²"])
+@pytest.mark.parametrize("line", ["a.jpg", "a.jpg x", "a.jpg -1", "a.jpg 1.0", "7", "a.jpg ²", "a.jpg " + "9" * 5000])
 def test_a_malformed_line_is_named(write_list, line):
     with pytest.raises(CaitError, match=r"train_list.txt: line 2 must be `relative/path label`"):
         read_list(write_list(f"ok.jpg 0\n{line}\n"), ROOT, 10)
@@ -68,6 +68,16 @@ def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "readme.txt").write_text("x")
     with pytest.raises(CaitError, match="holds no images"):
         image_files(tmp_path)
+
+
+def test_links_are_followed_and_hidden_files_passed_over(tmp_path):
+    for name in ("real/a.png", "classes/.hidden/b.png", "classes/.c.png", "classes/two/d.PNG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "classes" / "one").symlink_to(tmp_path / "real")
+    (tmp_path / "classes" / "two" / "circle").symlink_to(tmp_path / "classes")
+    names = [str(tmp_path / "classes" / name) for name in ("one/a.png", "two/d.PNG")]
+    assert image_files(tmp_path / "classes") == names
 
 
 def noise_images(folder, count, mode="RGB"):

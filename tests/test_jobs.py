@@ -76,9 +76,10 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tiny_config, tmp_path, st
     run, resumed = tmp_path / "run", tmp_path / "resumed"
     jobs.run(tiny_config(**whole, OUTPUT_DIR=str(resumed), TRAIN__RESUME=str(run / f"epoch_{stop}")))
     assert_same_weights(run / "latest.pdparams", resumed / "latest.pdparams")
-    assert without_timing(rows_of(run))[stop:] == without_timing(rows_of(resumed))
+    assert without_timing(rows_of(run)) == without_timing(rows_of(resumed))
     left, right = load_tensors(run / "latest.pdstates"), load_tensors(resumed / "latest.pdstates")
-    assert left["progress"] == right["progress"]
+    for name in ("epoch", "step"):
+        assert left["progress"][name] == right["progress"][name]
     for name, value in left["optimizer"].items():
         assert np.array_equal(value, right["optimizer"][name]), name
 
@@ -100,6 +101,44 @@ def test_a_finished_run_trains_no_further(tiny_config, tmp_path):
     assert "nothing to train: 1 of 1 epochs are done" in (tmp_path / "run" / "log_train.txt").read_text()
 
 
+def test_a_run_that_was_stopped_in_its_first_epoch_begins_again(tiny_config, tmp_path, digits):
+    bad = digits / (digits / "train_list.txt").read_text().split()[0]
+    content = bad.read_bytes()
+    bad.unlink()
+    with pytest.raises(CaitError):
+        jobs.run(tiny_config())
+    bad.write_bytes(content)
+    jobs.run(tiny_config(TRAIN__RESUME=str(tmp_path / "run")))
+    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1, 2]
+
+
+def test_a_run_resumed_in_another_folder_has_its_own_best_model(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
+    other = tmp_path / "other"
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=2, TRAIN__RESUME=str(tmp_path / "run"), OUTPUT_DIR=str(other)))
+    assert_same_weights(other / "best_model.pdparams", other / "latest.pdparams")
+    assert [row["epoch"] for row in rows_of(other)] == [1, 2]
+
+
+def test_a_bad_validation_image_does_not_cost_the_epoch(tiny_config, tmp_path, digits):
+    bad = digits / (digits / "val_list.txt").read_text().split()[0]
+    content = bad.read_bytes()
+    bad.write_bytes(b"no image")
+    with pytest.raises(CaitError, match="the image cannot be read"):
+        jobs.run(tiny_config())
+    assert load_tensors(tmp_path / "run" / "latest.pdstates")["progress"]["epoch"] == 1
+    bad.write_bytes(content)
+    jobs.run(tiny_config(TRAIN__RESUME=str(tmp_path / "run")))
+    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [2]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny_config, tmp_path):
+    rate = {"TRAIN__BASE_LR": 1e38, "TRAIN__LINEAR_SCALED_LR": None, "DATA__BATCH_SIZE": 64}
+    with pytest.raises(CaitError, match="the loss is nan at validation"):
+        jobs.run(tiny_config(**rate))
+    assert not list((tmp_path / "run").glob("best_model*"))
+
+
 def test_bare_weights_resume_from_the_epoch_that_is_given(tiny_config, tmp_path):
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
     run = tmp_path / "run"
@@ -115,10 +154,14 @@ def test_no_run_is_written_over_another(tiny_config, tmp_path):
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1, OUTPUT_DIR=str(tmp_path / "other")))
     before = (tmp_path / "run" / "latest.pdstates").read_bytes()
-    for config in ({}, {"TRAIN__RESUME": str(tmp_path / "other")}):
-        with pytest.raises(UsageError, match="run: holds another run"):
-            jobs.run(tiny_config(**config))
+    for resume in ("", str(tmp_path / "other"), str(tmp_path / "run" / "best_model")):
+        with pytest.raises(UsageError, match="run: holds a run"):
+            jobs.run(tiny_config(TRAIN__RESUME=resume))
     assert (tmp_path / "run" / "latest.pdstates").read_bytes() == before
+    for states in (tmp_path / "run").glob("*.pdstates"):
+        states.unlink()
+    with pytest.raises(UsageError, match="run: holds a run"):
+        jobs.run(tiny_config())
 
 
 def test_pretrained_weights_are_where_training_starts(tiny_config, tmp_path):
@@ -216,6 +259,12 @@ def test_without_a_folder_every_run_gets_its_own(tiny_config, tmp_path, monkeypa
     for _ in range(2):
         jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1, OUTPUT_DIR=""))
     assert len(list((tmp_path / "output").glob("train-*/latest.pdparams"))) == 2
+
+
+def test_a_small_batch_does_not_turn_the_schedule_upside_down(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=4, TRAIN__WARMUP_EPOCHS=1, TRAIN__BASE_LR=5e-6, TRAIN__END_LR=1e-6))
+    rates = [row["lr"] for row in rows_of(tmp_path / "run")]
+    assert max(rates) == pytest.approx(5e-6 * 16 / 512) and rates == sorted(rates, reverse=True)
 
 
 def test_the_learning_rate_follows_the_schedule_and_the_batch(tiny_config, tmp_path):

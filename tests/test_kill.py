@@ -1,5 +1,6 @@
 """A run killed at any moment leaves checkpoints that load, and ends, resumed, where an unbroken run ends."""
 
+import os
 import random
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from cait import jobs
 from cait.checkpoint import load_tensors
 from conftest import MAIN, ROOT, run_python
 from test_jobs import assert_same_weights, rows_of, without_timing
@@ -47,7 +49,7 @@ def train_with_kills(tiny_yaml, digits, folder, epochs, conditions):
     """Starts the run, kills it when each condition holds, resumes it, and lets it end."""
     kills = 0
     for condition in conditions:
-        resume = [f"-resume={folder}"] if (folder / "latest.pdstates").is_file() else []
+        resume = [f"-resume={folder}"] if (folder / "config.yaml").is_file() else []
         words = command(tiny_yaml, digits, folder, epochs)
         process = subprocess.Popen(
             [sys.executable, *words[:1], *resume, *words[1:]], cwd=ROOT, stdout=subprocess.DEVNULL
@@ -80,11 +82,42 @@ def test_a_kill_while_a_checkpoint_is_written(tiny_yaml, digits, tmp_path):
     assert_ends_equal(unbroken, folder)
 
 
+class Stop(BaseException):
+    """Ends a run as a kill would, at a chosen write."""
+
+
+def test_a_stop_before_any_write(tiny_config, tmp_path, monkeypatch):
+    keys = {"TRAIN__NUM_EPOCHS": 3, "SAVE_FREQ": 1}
+    replace, writes = os.replace, []
+
+    def stopping_replace(source, target):
+        writes.append(target)
+        if len(writes) == stop:
+            raise Stop
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stopping_replace)
+    stop = None
+    jobs.run(tiny_config(**keys, OUTPUT_DIR=str(tmp_path / "unbroken")))
+    total = len(writes)
+    assert total > 15
+    for number in range(1, total + 1):
+        folder, stop = tmp_path / f"stopped{number}", number
+        writes.clear()
+        with pytest.raises(Stop):
+            jobs.run(tiny_config(**keys, OUTPUT_DIR=str(folder)))
+        assert_all_load(folder)
+        stop = None
+        resume = {"TRAIN__RESUME": str(folder)} if number > 1 else {}  # before the first write there is no run
+        jobs.run(tiny_config(**keys, **resume, OUTPUT_DIR=str(folder)))
+        assert_ends_equal(tmp_path / "unbroken", folder)
+
+
 @pytest.mark.slow
 def test_kills_at_random_moments(tiny_yaml, digits, tmp_path):
-    unbroken = train(tiny_yaml, digits, tmp_path / "unbroken", epochs=100)
+    unbroken = train(tiny_yaml, digits, tmp_path / "unbroken", epochs=200)
     folder = tmp_path / "killed"
-    moments = [random.Random(seed).uniform(1.5, 3.5) for seed in range(10)]
+    moments = [random.Random(seed).uniform(1.2, 3.5) for seed in range(10)]
     conditions = [lambda seconds, moment=moment: seconds > moment for moment in moments]
-    assert train_with_kills(tiny_yaml, digits, folder, 100, conditions) >= 3
+    assert train_with_kills(tiny_yaml, digits, folder, 200, conditions) >= 3
     assert_ends_equal(unbroken, folder)

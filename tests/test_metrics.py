@@ -19,9 +19,10 @@ def test_rows_return_as_they_were(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == ROWS
 
 
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
-    with pytest.raises(CaitError, match="line 2 is not JSON"):
+@pytest.mark.parametrize("line, words", [('{"epo', "is not JSON"), ("[1]", "must be an object"), ("{}", "`epoch`")])
+def test_a_broken_line_is_named(tmp_path, line, words):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"epoch": 1}}\n{line}')
+    with pytest.raises(CaitError, match=f"line 2 .*{words}"):
         read_metrics(tmp_path / "metrics.jsonl")
 
 

@@ -32,9 +32,19 @@ def test_digits_are_written_once(all_digits, tmp_path):
     assert not write_digits(all_digits)
     assert (all_digits / "train_list.txt").stat().st_mtime_ns == before
     (tmp_path / "mine.txt").write_text("keep me")
-    with pytest.raises(CaitError, match="exists and is not the digits data set"):
+    with pytest.raises(CaitError, match="exists and is not the whole digits data set"):
         write_digits(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_digits_that_are_not_whole_are_not_taken_for_whole(all_digits, tmp_path):
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    assert write_digits(folder)
+    assert not write_digits(folder)
+    next((folder / "train").rglob("*.png")).unlink()
+    with pytest.raises(CaitError, match="not the whole digits data set"):
+        write_digits(folder)
 
 
 @pytest.fixture
@@ -102,7 +112,12 @@ def test_flat_validation_with_the_devkit(imagenet, tmp_path):
     for row, (number, index) in enumerate([(1, 7), (2, 3), (3, 999)]):
         synsets[row] = (number, IDS[index])
     savemat(data / "meta.mat", {"synsets": synsets})
-    (data / "ILSVRC2012_validation_ground_truth.txt").write_text("3\n1\n1\n2\n")
+    truth = data / "ILSVRC2012_validation_ground_truth.txt"
+    for wrong, words in (("3\n1\nx\n2\n", "line 3 must be"), ("1\n", "has 1 lines for 4 validation images")):
+        truth.write_text(wrong)
+        with pytest.raises(CaitError, match=words):
+            write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+    truth.write_text("3\n1\n1\n2\n")
     write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
     lines = lines_of(tmp_path / "txt" / "val_list.txt")
     assert [line.split()[1] for line in lines] == ["999", "7", "7", "3"]
@@ -115,6 +130,33 @@ def test_flat_validation_with_kaggles_solution(imagenet, tmp_path):
     (imagenet / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "\n".join(rows))
     write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
     assert [line.split()[1] for line in lines_of(tmp_path / "txt" / "val_list.txt")] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "a,b\nILSVRC2012_val_00000001,n01440764",
+        "ImageId,PredictionString\nILSVRC2012_val_00000001,n99999999 1 2",
+        "ImageId,PredictionString\nILSVRC2012_val_00000001,",
+        "ImageId,PredictionString\nILSVRC2012_val_00000001",
+    ],
+)
+def test_a_wrong_solution_is_an_error(imagenet, tmp_path, rows):
+    flat_validation(imagenet)
+    (imagenet / "LOC_val_solution.csv").write_text(rows)
+    with pytest.raises(CaitError, match=r"LOC_val_solution.csv: line 2 must be"):
+        write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+
+
+def test_a_wrong_devkit_is_an_error(imagenet, tmp_path):
+    flat_validation(imagenet)
+    truth = imagenet / "devkit" / "ILSVRC2012_validation_ground_truth.txt"
+    touch(truth)
+    with pytest.raises(CaitError, match=r"meta\.mat: missing"):
+        write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
+    (truth.parent / "meta.mat").write_bytes(b"no matlab file")
+    with pytest.raises(CaitError, match=r"meta\.mat: not the devkit's table"):
+        write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import cait
 model = cait.create_model("cait_xxs24_224", pretrained="CaiT/cait_xxs24_224.pdparams")
-logits = model.eval()(images)      # [B, 3, 224, 224] normalised -> [B, 1000]
+model.eval()
+logits = model(images)      # [B, 3, 224, 224] normalised -> [B, 1000]
 """
 
 import importlib

@@ -10,6 +10,7 @@ import pathlib
 import shutil
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -18,6 +19,7 @@ from cait.files import replacing
 from cait.optim import load_optimizer_state, optimizer_state
 
 WEIGHTS, STATES = ".pdparams", ".pdstates"
+LATEST = "latest"
 MISMATCHES_SHOWN = 3
 
 
@@ -30,7 +32,10 @@ def save_weights(model: nn.Layer, path: str | os.PathLike) -> None:
 def save_checkpoint(
     folder: pathlib.Path, names: list[str], model: nn.Layer, optimizer: paddle.optimizer.Optimizer, progress: dict
 ) -> None:
-    """Saves a training run under the first name and gives it the others too.
+    """Saves a training run under several names; the first one's states are written last.
+
+    A kill in between leaves the first name at the checkpoint before, and a run resumed from there writes the others
+    again. So no name can stay behind what the first one says was done.
 
     Args:
         folder: of the run.
@@ -38,22 +43,18 @@ def save_checkpoint(
         model, optimizer: what to save.
         progress: plain values that the run goes on from, `epoch` among them.
     """
-    states = {
-        "model": dict(model.state_dict()),
-        "optimizer": optimizer_state(optimizer, model),
-        "progress": dict(progress),
-    }
+    weights = model.state_dict()
+    states = {"model": dict(weights), "optimizer": optimizer_state(optimizer, model), "progress": dict(progress)}
     first, *others = (folder / name for name in names)
-    with replacing(f"{first}{STATES}") as temporary:
-        paddle.save(states, str(temporary))
-    save_weights(model, f"{first}{WEIGHTS}")
-    for other in others:
-        for suffix in (STATES, WEIGHTS):
-            with replacing(f"{other}{suffix}") as temporary:
-                _link_or_copy(f"{first}{suffix}", temporary)
+    for suffix, content in ((WEIGHTS, weights), (STATES, states)):
+        with replacing(f"{first}{suffix}") as temporary:
+            paddle.save(content, str(temporary))
+            for other in others:
+                with replacing(f"{other}{suffix}") as link:
+                    _link_or_copy(temporary, link)
 
 
-def _link_or_copy(source: str, target: pathlib.Path) -> None:
+def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -109,10 +110,12 @@ def _set_weights(model: nn.Layer, weights: dict, file: pathlib.Path) -> None:
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own if name not in weights]
     problems += [f"{name} is not part of the model" for name in weights if name not in own]
-    for name, tensor in own.items():
-        shape = list(getattr(weights.get(name), "shape", []))
-        if name in weights and shape != list(tensor.shape):
-            problems.append(f"{name} has shape {shape}, the model {list(tensor.shape)}")
+    weights = {name: np.asarray(weights[name]) for name in own if name in weights}
+    for name, value in weights.items():
+        if value.dtype.kind not in "fiu":
+            problems.append(f"{name} is not a tensor of numbers")
+        elif list(value.shape) != list(own[name].shape):
+            problems.append(f"{name} has shape {list(value.shape)}, the model {list(own[name].shape)}")
     if problems:
         shown = "; ".join(problems[:MISMATCHES_SHOWN])
         more = f"; and {len(problems) - MISMATCHES_SHOWN} more" if len(problems) > MISMATCHES_SHOWN else ""
@@ -121,12 +124,24 @@ def _set_weights(model: nn.Layer, weights: dict, file: pathlib.Path) -> None:
         tensor.set_value(weights[name].astype(str(tensor.dtype).rsplit(".", 1)[-1]))
 
 
+def find_states(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    """The name without suffix, and the `.pdstates` file, which need not be there, of a checkpoint.
+
+    Args:
+        path: a run's folder (its `latest`), a checkpoint's name, or one of its files.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / LATEST
+    stem = path.with_suffix("") if path.suffix in (WEIGHTS, STATES) else path
+    return stem, pathlib.Path(f"{stem}{STATES}")
+
+
 def load_checkpoint(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, path: str | os.PathLike) -> dict | None:
     """Puts a run back where a checkpoint left it.
 
     Args:
-        path: a run's folder (its `latest`), a checkpoint's name, or one of its files. Where there is no
-            `.pdstates`, the weights alone are loaded.
+        path: as for `find_states`. Where there is no `.pdstates`, the weights alone are loaded.
 
     Returns:
         The saved progress; None where only weights were found.
@@ -134,13 +149,9 @@ def load_checkpoint(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, path
     Raises:
         CaitError: no such checkpoint, damaged, or of another model.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path = path / "latest"
-    stem = path.with_suffix("") if path.suffix in (WEIGHTS, STATES) else path
-    file = pathlib.Path(f"{stem}{STATES}")
+    stem, file = find_states(path)
     if not file.is_file():
-        load_weights(model, path)
+        load_weights(model, path if pathlib.Path(path).is_file() else stem)
         return None
     states = load_tensors(file)
     if set(states) != {"model", "optimizer", "progress"}:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from yacs.config import CfgNode
 
 from cait import config as cfg
-from cait.errors import UsageError
+from cait.errors import ArgumentParser, UsageError
 
 FLAGS = {
     "-dataset": "DATA.DATASET",
@@ -23,11 +23,6 @@ FLAGS = {
 SWITCHES = {"-eval": "EVAL", "-pred": "PRED", "-amp": "AMP"}  # true without a value
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UsageError(f"{message}; -h lists the flags")
-
-
 class _Override(argparse.Action):
     """Collects (key, text, flag) of all flags in the order of the command line: the last one wins."""
 
@@ -41,8 +36,8 @@ class _Override(argparse.Action):
             namespace.overrides.append((name, text, option_string))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         description="Train a CaiT, evaluate it (-eval) or predict with it (-pred).",
         epilog="Every key, its default and its effect: docs/config.md.",
         allow_abbrev=False,
@@ -66,17 +61,19 @@ def parse_command(arguments: Sequence[str]) -> CfgNode:
         UsageError: an unknown flag or key, a wrong value, or keys that do not go together.
     """
     args = _parser().parse_args(arguments)
-    overrides = {}
-    for name, text, flag in args.overrides:
-        overrides[name] = cfg.parse_override(name, text, flag)
     values = cfg.read_yaml(args.cfg) if args.cfg is not None else {}
+    given = [(name, cfg.parse_override(name, text, flag), flag) for name, text, flag in args.overrides]
+    overrides = {name: value for name, value, _ in given}
+    if overrides.get("TRAIN.RESUME") and overrides.get("MODEL.PRETRAINED"):
+        raise UsageError("-resume takes its weights from the checkpoint: leave out -pretrained, or start a new run")
     resume = overrides.get("TRAIN.RESUME", values.get("TRAIN.RESUME", ""))
     if resume:
         saved = cfg.run_folder(resume) / "config.yaml"
         if saved.is_file():
-            earlier = {name: v for name, v in cfg.read_yaml(saved).items() if name not in cfg.NOT_RESUMED}
-            values = earlier | {"OUTPUT_DIR": str(saved.parent)} | values
-    values.update(overrides)
-    if (values.get("EVAL") or values.get("PRED")) and "DATA.BATCH_SIZE" in overrides:
-        values["DATA.BATCH_SIZE_EVAL"] = overrides["DATA.BATCH_SIZE"]  # -batch_size means this job's batches
+            values = cfg.read_yaml(saved) | {"OUTPUT_DIR": str(saved.parent)} | values
+    job = values | overrides
+    for name, value, flag in given:
+        values[name] = value
+        if flag == "-batch_size" and (job.get("EVAL") or job.get("PRED")):
+            values["DATA.BATCH_SIZE_EVAL"] = value  # it means the batches of this job
     return cfg.make_config(values)

@@ -5,6 +5,7 @@ the YAML file with its `BASE` files; flags and `-o KEY=VALUE` in the order of th
 `MODEL.PRETRAINED` set, a key that nobody set takes its fine-tuning default, where it has one.
 """
 
+import contextlib
 import difflib
 import os
 import pathlib
@@ -35,9 +36,9 @@ KEYS = (
     Key("DATA.DATA_PATH", "dataset/LSVRC2012", TEXT, "The data folder (cifar: the folder of the archive)."),
     Key("DATA.BATCH_SIZE", 64, integer(1), "Images a step and process."),
     Key("DATA.BATCH_SIZE_EVAL", None, integer(1, optional=True),
-        "Images a step in evaluation and prediction; null: as DATA.BATCH_SIZE."),
+        "The same in evaluation and prediction; null: as DATA.BATCH_SIZE. With -eval or -pred, `-batch_size` sets it."),
     Key("DATA.IMAGE_SIZE", [224, 224], SIZE, "Input of the model in pixels."),
-    Key("DATA.CROP_PCT", 1.0, number(0, 1, open_low=True),
+    Key("DATA.CROP_PCT", 1.0, number(0.1, 1),
         "Evaluation resizes the short side to floor(size / CROP_PCT) and crops the centre."),
     Key("DATA.MEAN", [0.485, 0.456, 0.406], numbers(0, 1), "Mean of each channel, for pixels in 0-1."),
     Key("DATA.STD", [0.229, 0.224, 0.225], numbers(1e-6, 1), "Standard deviation of each channel."),
@@ -69,9 +70,10 @@ KEYS = (
     Key("TRAIN.RESUME", "", TEXT, "Checkpoint to go on from: a name, or a run's folder for its `latest`."),
     Key("TRAIN.LAST_EPOCH", None, integer(0, optional=True),
         "With TRAIN.RESUME: epochs already done, where the checkpoint does not say."),
-    Key("TRAIN.BASE_LR", 5e-4, number(0, open_low=True), "Peak learning rate.", finetune=5e-6),
-    Key("TRAIN.WARMUP_START_LR", 1e-6, number(0), "Learning rate of the first warm-up epoch."),
-    Key("TRAIN.END_LR", 1e-5, number(0), "Learning rate the cosine ends at.", finetune=1e-6),
+    Key("TRAIN.BASE_LR", 5e-4, number(0, open_low=True),
+        "Peak learning rate, before TRAIN.LINEAR_SCALED_LR.", finetune=5e-6),
+    Key("TRAIN.WARMUP_START_LR", 1e-6, number(0), "Learning rate of the first warm-up epoch, at most the peak."),
+    Key("TRAIN.END_LR", 1e-5, number(0), "Learning rate the cosine ends at, at most the peak.", finetune=1e-6),
     Key("TRAIN.WARMUP_EPOCHS", 5, integer(0), "Epochs of linear warm-up."),
     Key("TRAIN.LINEAR_SCALED_LR", 512, integer(1, optional=True),
         "BASE_LR holds for so many images a step and is scaled to the actual number; null: no scaling."),
@@ -97,8 +99,8 @@ KEYS = (
 )  # fmt: skip
 _BY_NAME = {key.name: key for key in KEYS}
 
-# What a resumed run does not take over from the run it goes on with: which job this is, and where from.
-NOT_RESUMED = ("EVAL", "PRED", "TRAIN.RESUME", "TRAIN.LAST_EPOCH")
+# How a command starts rather than what a run is: not saved, so that `-resume` and `-cfg` can take over a saved config.
+START_KEYS = ("EVAL", "PRED", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE")
 
 
 def _set_value(config: CfgNode, name: str, value: Any) -> None:
@@ -151,7 +153,7 @@ def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> 
         raise UsageError(f"{path}: BASE files include each other")
     try:
         tree = yaml.safe_load(read_text(path)) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date of the 45th
         mark = getattr(error, "problem_mark", None)
         raise UsageError(f"{path}: not valid YAML" + (f" (line {mark.line + 1})" if mark else "")) from error
     if not isinstance(tree, dict):
@@ -169,12 +171,11 @@ def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> 
 
 def parse_override(name: str, text: str, source: str) -> Any:
     """The value that a word of the command line gives a key: text stays text, the rest is read as YAML."""
+    value: Any = text
     if name in _BY_NAME and _BY_NAME[name].kind is not TEXT:
-        try:
-            return parse_value(name, yaml.safe_load(text), source)
-        except yaml.YAMLError:
-            return parse_value(name, text, source)
-    return parse_value(name, text, source)
+        with contextlib.suppress(yaml.YAMLError, ValueError):  # ValueError: such as a date of the 45th
+            value = yaml.safe_load(text)
+    return parse_value(name, value, source)
 
 
 def make_config(values: Mapping[str, Any]) -> CfgNode:
@@ -221,7 +222,15 @@ def _check_together(config: CfgNode) -> None:
 
 
 def save_config(config: CfgNode, path: str | os.PathLike) -> None:
-    """Writes the whole config as YAML that `-cfg` reads again."""
+    """Writes the config, all of it but START_KEYS, as YAML that `-cfg` reads again."""
+    config = config.clone()
+    config.defrost()
+    for name in START_KEYS:
+        *parents, last = name.split(".")
+        section = config
+        for part in parents:
+            section = section[part]
+        del section[last]
     write_text(path, config.dump(sort_keys=False))
 
 

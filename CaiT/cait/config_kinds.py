@@ -86,7 +86,7 @@ def _parse_size(value):
     pair = value if isinstance(value, (list, tuple)) else [value, value]
     if len(pair) != 2:
         raise ValueError
-    return [integer(1).parse(side) for side in pair]
+    return [integer(1, 8192).parse(side) for side in pair]
 
 
 FLAG = Kind("true or false", _parse_flag)

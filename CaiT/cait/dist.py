@@ -1,4 +1,4 @@
-"""The processes of a run: rank, number, and sums over them. In one process nothing is communicated."""
+"""The processes of a run: their number, and sums over them. In one process nothing is communicated."""
 
 import paddle
 from paddle import distributed
@@ -7,11 +7,6 @@ from paddle import distributed
 def world_size() -> int:
     """Number of processes."""
     return distributed.get_world_size()
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that logs and saves."""
-    return distributed.get_rank() == 0
 
 
 def sum_over_processes(values: paddle.Tensor) -> paddle.Tensor:

@@ -131,7 +131,7 @@ def train_one_epoch(
         grad_clip: largest global norm of the gradients, or None.
 
     Raises:
-        CaitError: the loss is not finite at a log line, or no image could be read.
+        CaitError: the mean loss is not finite at a log line or at the end, or no image could be read.
     """
     model.train()
     loader.set_epoch(epoch)
@@ -155,10 +155,7 @@ def train_one_epoch(
         clock.step_done(images_in_step)
         if step % report_freq == 0 or step == num_steps - 1:
             loss_mean, acc1, _, _ = totals.read()
-            if not math.isfinite(loss_mean):
-                raise CaitError(
-                    f"the loss is {loss_mean} at epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}"
-                )
+            _check_finite(loss_mean, f"epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}")
             words = clock.words(num_steps - 1 - step + (num_epochs - epoch) * num_steps)
             clock.reset()
             log.info(
@@ -168,6 +165,7 @@ def train_one_epoch(
     if step < 0:
         raise CaitError(f"no image of epoch {epoch} could be read: {loader.errors[0]}")
     loss_mean, acc1, _, images = totals.read(over_processes=True)
+    _check_finite(loss_mean, f"epoch {epoch}, learning rate {optimizer.get_lr():.3g}")
     seconds = time.perf_counter() - started
     return TrainResult(loss_mean, acc1, seconds, step + 1, images / seconds)
 
@@ -181,7 +179,11 @@ def evaluate(
     *,
     report_freq: int = 100,
 ) -> EvalResult:
-    """Cross-entropy and accuracy over the whole data set, from counts of images."""
+    """Cross-entropy and accuracy over the whole data set, from counts of images.
+
+    Raises:
+        CaitError: the loss is not finite.
+    """
     model.eval()
     totals, started = _Totals(), time.perf_counter()
     for step, batch in enumerate(progress(loader, log, len(loader), "Val")):
@@ -193,7 +195,14 @@ def evaluate(
                 f"Val Step[{step:04d}/{len(loader):04d}], Avg Loss: {loss:.4f}, "
                 f"Avg Acc@1: {acc1:.4f}, Avg Acc@5: {acc5:.4f}"
             )
-    return EvalResult(*totals.read(over_processes=True), time.perf_counter() - started)
+    result = EvalResult(*totals.read(over_processes=True), time.perf_counter() - started)
+    _check_finite(result.loss, "validation: the weights give logits that are not finite")
+    return result
+
+
+def _check_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise CaitError(f"the loss is {loss} at {where}")
 
 
 @paddle.no_grad()

@@ -1,8 +1,11 @@
 """Errors a user can cause, and how a command ends on them: one sentence and an exit code, no traceback."""
 
+import argparse
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable
 
 
 class CaitError(ValueError):
@@ -17,23 +20,42 @@ class UsageError(CaitError):
     exit_code = 2
 
 
-def run_command(main) -> None:
-    """Calls `main()` and ends the process: 0 on success, 1 on failure, 2 on wrong usage, 130 on Ctrl-C."""
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose complaints are usage errors."""
+
+    def error(self, message):
+        raise UsageError(f"{message}; -h lists the flags")
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as a batch system sends it."""
+
+
+def _terminate(signum, frame):
+    raise _Terminated
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Calls `main()` and ends the process with 0, 1 on failure, 2 on wrong usage, 130 on Ctrl-C or 143 on SIGTERM."""
     warnings.filterwarnings("ignore", message="No ccache found")  # Paddle says so at every import
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file name need not be text in the terminal's encoding
+    message, exit_code = None, 0
     try:
         main()
     except CaitError as error:
-        _end(str(error), error.exit_code)
+        message, exit_code = str(error), error.exit_code
     except OSError as error:  # a full disk, a missing permission: the system's own words name the file
-        _end(str(error), CaitError.exit_code)
+        message, exit_code = str(error), CaitError.exit_code
     except KeyboardInterrupt:
-        _end("interrupted", 130)
-
-
-def _end(message: str, exit_code: int) -> None:
+        message, exit_code = "interrupted", 130
+    except _Terminated:
+        message, exit_code = "terminated", 143
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe is gone; keep the interpreter from failing on it again
+    except OSError:  # the reader of a pipe is gone: let the interpreter flush to nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print(f"error: {message}", file=sys.stderr)
+    if message is not None:
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(exit_code)

@@ -4,6 +4,7 @@ import csv
 import logging
 import pathlib
 import platform
+import signal
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from paddle import nn
 from yacs.config import CfgNode
 
 from cait import dist, engine
-from cait.checkpoint import STATES, load_checkpoint, load_weights, save_checkpoint
+from cait.checkpoint import LATEST, STATES, WEIGHTS, find_states, load_checkpoint, load_weights, save_checkpoint
 from cait.config import run_folder, save_config
 from cait.data.build import build_loaders
 from cait.data.transforms import Normalize
@@ -25,11 +26,22 @@ from cait.metrics import read_metrics, write_metrics
 from cait.model import CaiT, build_model
 from cait.optim import build_optimizer, learning_rate, scaled_learning_rate
 
+METRICS = "metrics.jsonl"
+
 
 def run(config: CfgNode) -> None:
     """Runs the job that the config asks for: prediction, evaluation or training."""
     select_device(config)
-    (predict if config.PRED else evaluate if config.EVAL else train)(config)
+    try:
+        (predict if config.PRED else evaluate if config.EVAL else train)(config)
+    except (SystemError, RuntimeError) as error:
+        # Paddle raises the sudden end of a worker from a signal handler, anywhere in the code.
+        if "DataLoader" not in str(error) and "Blocking queue" not in str(error):
+            raise
+        raise CaitError(
+            "a process that reads images ended: it was killed, or memory or /dev/shm is full; "
+            "-o DATA.NUM_WORKERS=0 does without"
+        ) from error
 
 
 def select_device(config: CfgNode) -> None:
@@ -38,6 +50,9 @@ def select_device(config: CfgNode) -> None:
     Raises:
         UsageError: a GPU was asked for and there is none, or more than this version can use.
     """
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    paddle.disable_signal_handler()  # which answers SIGTERM with a dump of stacks; this resets the signals as well
+    signal.signal(signal.SIGTERM, on_sigterm)
     if config.NGPUS > 1 or dist.world_size() > 1:
         raise UsageError("this version trains on one device: leave out -ngpus and the launcher")
     if config.AMP:
@@ -117,7 +132,10 @@ def predict(config: CfgNode) -> None:
     log = _open_job(config, folder, "pred")
     log.info("weights from %s", weights)
     results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K)
-    with replacing(folder / "predictions.csv") as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(folder / "predictions.csv") as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["image_name", "rank", "class_id", "class_name", "prob"])
         for name, best in results:
@@ -144,13 +162,7 @@ def train(config: CfgNode) -> None:
     loaders = build_loaders(config)
     model, normalize = _prepare(config)
     optimizer = build_optimizer(config, model)
-    progress = {"epoch": 0, "step": 0, "best_acc1": -1.0, "best_epoch": 0}
-    origin = "random weights"
-    if config.TRAIN.RESUME:
-        progress = _resume(config, model, optimizer, progress)
-        origin = f"{config.TRAIN.RESUME}, epoch {progress['epoch']}, step {progress['step']}"
-    elif config.MODEL.PRETRAINED:
-        origin = str(load_weights(model, config.MODEL.PRETRAINED))
+    progress, rows, origin = _starting_point(config, model, optimizer)
     folder = _output_folder(config, "train")
     log = _open_job(config, folder, "train")
     num_params = sum(parameter.size for parameter in model.parameters())
@@ -160,9 +172,6 @@ def train(config: CfgNode) -> None:
     log.info("%d images a step, peak learning rate %.6g", images_per_step, base_lr)
     if progress["epoch"] >= config.TRAIN.NUM_EPOCHS:
         log.info("nothing to train: %d of %d epochs are done", progress["epoch"], config.TRAIN.NUM_EPOCHS)
-    metrics_file = folder / "metrics.jsonl"
-    rows = read_metrics(metrics_file) if metrics_file.is_file() else []
-    rows = [row for row in rows if row["epoch"] <= progress["epoch"]]  # a kill may leave rows after the checkpoint
     criterion = nn.CrossEntropyLoss()
     for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
         rate = _epoch_learning_rate(config, epoch, base_lr)
@@ -184,14 +193,19 @@ def train(config: CfgNode) -> None:
         )
         head = f"----- Epoch[{epoch:03d}/{config.TRAIN.NUM_EPOCHS:03d}]"
         log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
-        if loaders.train.errors:
-            log.warning("%d images left out, the first: %s", len(loaders.train.errors), loaders.train.errors[0])
-        row = {"epoch": epoch, "step": progress["step"] + result.num_steps, "lr": rate}
-        row |= {"train_loss": result.loss, "train_acc1": result.acc1, "ips": result.images_per_second}
-        row["skipped_images"] = len(loaders.train.errors)
-        names = ["latest"]
+        skipped = loaders.train.errors
+        if skipped:
+            log.warning("%d images left out, the first: %s", len(skipped), skipped[0])
+        progress |= {"epoch": epoch, "step": progress["step"] + result.num_steps}
+        row = {"epoch": epoch, "step": progress["step"], "lr": rate, "train_loss": result.loss}
+        row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
+        names = [LATEST]
         if _is_due(epoch, config.VALIDATE_FREQ, config.TRAIN.NUM_EPOCHS):
-            val = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ)
+            try:
+                val = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ)
+            except CaitError:  # an image that cannot be read shall not cost the epoch
+                save_checkpoint(folder, names, model, optimizer, progress)
+                raise
             log.info("%s, %s", head, _validation_words(val))
             row |= {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5}
             if val.acc1 > progress["best_acc1"]:
@@ -199,38 +213,51 @@ def train(config: CfgNode) -> None:
                 names.append("best_model")
         if _is_due(epoch, config.SAVE_FREQ, config.TRAIN.NUM_EPOCHS):
             names.append(f"epoch_{epoch}")
-        progress |= {"epoch": epoch, "step": row["step"]}
-        save_checkpoint(folder, names, model, optimizer, progress)
         rows.append(row)
-        write_metrics(metrics_file, rows)
+        write_metrics(folder / METRICS, rows)  # before the checkpoint: resuming can drop rows, but not make them up
+        save_checkpoint(folder, names, model, optimizer, progress)
         log.info("saved %s in %s", ", ".join(names), folder)
 
 
 def _check_is_free(config: CfgNode) -> None:
-    """No run is ever written over another one."""
-    if not config.OUTPUT_DIR or not any(pathlib.Path(config.OUTPUT_DIR).glob(f"*{STATES}")):
+    """No run is ever written over another one, nor over what it did after the checkpoint it is resumed from."""
+    folder = pathlib.Path(config.OUTPUT_DIR)
+    if not config.OUTPUT_DIR or not any(any(folder.glob(name)) for name in (f"*{STATES}", f"*{WEIGHTS}", METRICS)):
         return
-    if config.TRAIN.RESUME and run_folder(config.TRAIN.RESUME).resolve() == pathlib.Path(config.OUTPUT_DIR).resolve():
+    if config.TRAIN.RESUME and find_states(config.TRAIN.RESUME)[0].resolve() == (folder / LATEST).resolve():
         return
-    raise UsageError(f"{config.OUTPUT_DIR}: holds another run; give a new -output_dir, or -resume it")
+    raise UsageError(f"{folder}: holds a run; give a new -output_dir, or go on with it by -resume={folder}")
+
+
+def _starting_point(config: CfgNode, model: CaiT, optimizer) -> tuple[dict[str, Any], list[dict], str]:
+    """Puts model and optimizer where training starts: progress, metrics of the epochs done, and words for the log."""
+    progress = {"epoch": 0, "step": 0, "best_acc1": -1.0, "best_epoch": 0}
+    resume = config.TRAIN.RESUME
+    began = resume and not find_states(resume)[1].is_file() and (pathlib.Path(resume) / "config.yaml").is_file()
+    if not resume or began:  # a run that was stopped in its first epoch begins again
+        weights = load_weights(model, config.MODEL.PRETRAINED) if config.MODEL.PRETRAINED else "random weights"
+        return progress, [], str(weights)
+    saved = load_checkpoint(model, optimizer, resume)
+    if saved is None:
+        if config.TRAIN.LAST_EPOCH is None:
+            raise UsageError(
+                f"{resume}: holds weights without a training state; -last_epoch=N says how many epochs they had, "
+                "or -pretrained starts a new run from them"
+            )
+        return progress | {"epoch": config.TRAIN.LAST_EPOCH}, [], f"the weights {resume}"
+    metrics = run_folder(resume) / METRICS
+    rows = [row for row in read_metrics(metrics) if row["epoch"] <= saved["epoch"]] if metrics.is_file() else []
+    if not config.OUTPUT_DIR or run_folder(resume).resolve() != pathlib.Path(config.OUTPUT_DIR).resolve():
+        saved |= {"best_acc1": -1.0, "best_epoch": 0}  # the best model so far stays in the other folder
+    return saved, rows, f"{resume}, epoch {saved['epoch']}, step {saved['step']}"
 
 
 def _epoch_learning_rate(config: CfgNode, epoch: int, base_lr: float) -> float:
+    """Start and end are those of the config, as in DeiT, but never above a peak that a small batch made lower."""
     train = config.TRAIN
-    return learning_rate(epoch - 1, train.NUM_EPOCHS, base_lr, train.WARMUP_START_LR, train.END_LR, train.WARMUP_EPOCHS)
+    start, end = min(train.WARMUP_START_LR, base_lr), min(train.END_LR, base_lr)
+    return learning_rate(epoch - 1, train.NUM_EPOCHS, base_lr, start, end, train.WARMUP_EPOCHS)
 
 
 def _is_due(epoch: int, every: int, last: int) -> bool:
     return every > 0 and (epoch % every == 0 or epoch == last)
-
-
-def _resume(config: CfgNode, model: CaiT, optimizer, fresh: dict[str, Any]) -> dict[str, Any]:
-    saved = load_checkpoint(model, optimizer, config.TRAIN.RESUME)
-    if saved is not None:
-        return saved
-    if config.TRAIN.LAST_EPOCH is None:
-        raise UsageError(
-            f"{config.TRAIN.RESUME}: holds weights without a training state; "
-            "-last_epoch=N says how many epochs they had, or -pretrained starts a new run from them"
-        )
-    return fresh | {"epoch": config.TRAIN.LAST_EPOCH}

@@ -13,6 +13,15 @@ LINE_FORMAT = "%(asctime)s %(message)s"
 DATE_FORMAT = "%m%d %I:%M:%S %p"
 
 
+class _Console(logging.StreamHandler):
+    """Standard output, given up when its reader is gone: the run goes on, and the file has every line."""
+
+    def handleError(self, record):  # noqa: N802 (the name is logging's)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+        logging.getLogger("cait").removeHandler(self)
+
+
 def open_log(path: pathlib.Path) -> logging.Logger:
     """A logger that prints to standard output and appends to `path`."""
     log = logging.getLogger("cait")
@@ -21,7 +30,7 @@ def open_log(path: pathlib.Path) -> logging.Logger:
     for handler in list(log.handlers):  # a second job in one process writes to its own file only
         log.removeHandler(handler)
         handler.close()
-    for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")):
+    for handler in (_Console(sys.stdout), logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")):
         handler.setFormatter(logging.Formatter(LINE_FORMAT, DATE_FORMAT))
         log.addHandler(handler)
     return log

@@ -12,14 +12,17 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
     """The rows of a run's `metrics.jsonl`, one an epoch.
 
     Raises:
-        CaitError: the file is missing or a line is no JSON.
+        CaitError: the file is missing or a line is not the JSON of a row.
     """
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             raise CaitError(f"{path}: line {number} is not JSON") from error
+        if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+            raise CaitError(f"{path}: line {number} must be an object with a whole `epoch`")
+        rows.append(row)
     return rows
 
 

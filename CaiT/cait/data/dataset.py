@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import re
 import tarfile
+import zlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -60,7 +61,7 @@ def read_list(path: pathlib.Path, root: pathlib.Path, num_classes: int) -> FileS
     names, labels = [], []
     for number, line in _list_lines(path):
         name, *label = line.rsplit(maxsplit=1)
-        if not label or not re.fullmatch(r"[0-9]+", label[0]):
+        if not label or not re.fullmatch(r"[0-9]{1,9}", label[0]):
             raise CaitError(f"{path}: line {number} must be `relative/path label`, not {line!r}")
         label = int(label[0])
         if label >= num_classes:
@@ -128,6 +129,11 @@ def read_folder(root: pathlib.Path, split: str, class_names: list[str]) -> FileS
     return FileSource(names, labels)
 
 
+# What reading a damaged archive of pickles raises.
+BROKEN_ARCHIVE = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, StopIteration),
+    *(tarfile.TarError, pickle.PickleError, zlib.error),
+)
 CIFAR_ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
 
 
@@ -153,7 +159,7 @@ def read_cifar(archive: pathlib.Path, dataset: str, split: str) -> ArraySource:
     try:
         data = reader(data_file=str(archive), mode=split, download=False, backend="pil")
         rows = [data[index] for index in range(len(data))]
-    except (OSError, EOFError, KeyError, ValueError, AssertionError, tarfile.TarError, pickle.PickleError) as error:
+    except BROKEN_ARCHIVE as error:
         raise CaitError(f"{archive}: not a {dataset} archive ({error})") from error
     if not rows:
         raise CaitError(f"{archive}: holds no {split} images")
@@ -177,7 +183,7 @@ def cifar_class_names(archive: pathlib.Path, dataset: str) -> list[str]:
         with tarfile.open(archive) as tar:
             found = next(m for m in tar if pathlib.PurePosixPath(m.name).name == member)
             return list(_NoGlobals(tar.extractfile(found)).load()[key])
-    except (StopIteration, OSError, EOFError, KeyError, tarfile.TarError, pickle.PickleError) as error:
+    except BROKEN_ARCHIVE as error:
         raise CaitError(f"{archive}: holds no class names of {dataset}") from error
 
 

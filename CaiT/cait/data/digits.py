@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image
 
 from cait.errors import CaitError
+from cait.files import read_text
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 32
-HELD_OUT_EVERY = 5  # 360 of the 1797 digits
+NUM_DIGITS = 1797
+HELD_OUT_EVERY = 5  # 360 of them
 
 
 def write_digits(folder: pathlib.Path) -> bool:
@@ -26,10 +28,10 @@ def write_digits(folder: pathlib.Path) -> bool:
     Raises:
         CaitError: the folder exists and holds something else, or scikit-learn is not installed.
     """
-    if (folder / "labels.txt").is_file() and (folder / "val_list.txt").is_file():
+    if _is_complete(folder):
         return False
-    if folder.exists():
-        raise CaitError(f"{folder}: exists and is not the digits data set; choose another --output")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CaitError(f"{folder}: exists and is not the whole digits data set; choose another --output")
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -54,3 +56,11 @@ def write_digits(folder: pathlib.Path) -> bool:
     (temporary / "labels.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(NAMES)))
     os.replace(temporary, folder)
     return True
+
+
+def _is_complete(folder: pathlib.Path) -> bool:
+    lists = [folder / f"{split}_list.txt" for split in ("train", "val")]
+    if not all(path.is_file() for path in [*lists, folder / "test_list.txt", folder / "labels.txt"]):
+        return False
+    names = [line.rsplit(maxsplit=1)[0] for path in lists for line in read_text(path).splitlines() if line.strip()]
+    return len(names) == NUM_DIGITS and all((folder / name).is_file() for name in names)

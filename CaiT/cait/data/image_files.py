@@ -1,5 +1,6 @@
 """Which files are images."""
 
+import os
 import pathlib
 
 from cait.errors import CaitError
@@ -8,14 +9,23 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".
 
 
 def image_files(folder: pathlib.Path) -> list[str]:
-    """All image files below a folder, sorted.
+    """All image files below a folder, sorted; links are followed, hidden files and folders passed over.
 
     Raises:
         CaitError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise CaitError(f"{folder}: no such folder")
-    names = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
+    names, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # links that lead in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        images = [name for name in files if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")]
+        names += [os.path.join(parent, name) for name in images]
     if not names:
         raise CaitError(f"{folder}: holds no images ({', '.join(IMAGE_EXTENSIONS)})")
-    return names
+    return sorted(names)

@@ -92,12 +92,10 @@ def _validation(root: pathlib.Path, class_index: dict[str, int]) -> list[str]:
 
 def _flat_labels(root: pathlib.Path, images: list[str], class_index: dict[str, int]) -> Callable[[str], int]:
     """Class index of a validation image by its file name."""
-    if solution := next(root.rglob(SOLUTION), None):
-        rows = csv.DictReader(read_text(solution).splitlines())
-        labels = {row["ImageId"]: class_index[row["PredictionString"].split()[0]] for row in rows}
-    elif truth := next(root.rglob(GROUND_TRUTH), None):
-        wordnet_ids = _devkit_wordnet_ids(truth.with_name("meta.mat"))
-        classes = [class_index[wordnet_ids[int(line)]] for line in read_text(truth).split()]
+    if solution := _find(root, SOLUTION):
+        labels = _kaggle_labels(solution, class_index)
+    elif truth := _find(root, GROUND_TRUTH):
+        classes = _devkit_labels(truth, class_index)
         if len(classes) != len(images):
             raise CaitError(f"{truth}: has {len(classes)} lines for {len(images)} validation images")
         labels = {pathlib.Path(name).stem: label for name, label in zip(images, classes)}
@@ -109,13 +107,45 @@ def _flat_labels(root: pathlib.Path, images: list[str], class_index: dict[str, i
     return lambda name: labels[pathlib.Path(name).stem]
 
 
-def _devkit_wordnet_ids(path: pathlib.Path) -> dict[int, str]:
-    """ILSVRC2012_ID -> WordNet id, from the devkit's `meta.mat`."""
+def _find(root: pathlib.Path, name: str) -> pathlib.Path | None:
+    """A file in `root` or below it, but not among the images."""
+    if (root / name).is_file():
+        return root / name
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name not in ("train", *VAL_FOLDERS)]
+    return next((found for folder in folders for found in folder.rglob(name)), None)
+
+
+def _kaggle_labels(path: pathlib.Path, class_index: dict[str, int]) -> dict[str, int]:
+    labels = {}
+    for number, row in enumerate(csv.DictReader(read_text(path).splitlines()), 2):
+        image, prediction = row.get("ImageId"), (row.get("PredictionString") or "").split()
+        if not image or not prediction or prediction[0] not in class_index:
+            raise CaitError(f"{path}: line {number} must be `image,WordNet-id ...` under `ImageId,PredictionString`")
+        labels[image] = class_index[prediction[0]]
+    return labels
+
+
+def _devkit_labels(truth: pathlib.Path, class_index: dict[str, int]) -> list[int]:
+    wordnet_ids = _devkit_wordnet_ids(truth.with_name("meta.mat"))
+    labels = []
+    for number, line in enumerate(read_text(truth).splitlines(), 1):
+        wordnet_id = wordnet_ids.get(line.strip())
+        if wordnet_id not in class_index:
+            raise CaitError(f"{truth}: line {number} must be an ILSVRC2012_ID of one of the 1000 classes, not {line!r}")
+        labels.append(class_index[wordnet_id])
+    return labels
+
+
+def _devkit_wordnet_ids(path: pathlib.Path) -> dict[str, str]:
+    """ILSVRC2012_ID, as text, -> WordNet id, from the devkit's `meta.mat`."""
     if not path.is_file():
         raise CaitError(f"{path}: missing; it lies beside {GROUND_TRUTH} in the devkit")
     try:
         from scipy.io import loadmat
     except ImportError as error:
         raise CaitError("scipy is needed for the devkit's meta.mat: pip install scipy") from error
-    synsets = loadmat(path, squeeze_me=True)["synsets"]
-    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+    try:
+        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in synsets}
+    except Exception as error:  # scipy raises almost anything on a damaged file
+        raise CaitError(f"{path}: not the devkit's table of synsets ({type(error).__name__})") from error

@@ -8,7 +8,7 @@ from cait.errors import CaitError
 from cait.files import read_text
 
 IMAGENET1K = pathlib.Path(__file__).with_name("imagenet1k_labels.txt")
-_LINE = re.compile(r"(\d+)\s+(?:(n\d{8})\s+)?(\S.*)")
+_LINE = re.compile(r"([0-9]{1,9})\s+(?:(n\d{8})\s+)?(\S.*)")
 
 
 def _rows(path: str | os.PathLike) -> list[tuple[str | None, str]]:

@@ -15,7 +15,7 @@ def derive_seed(*parts: int) -> int:
 class EpochBatchSampler(paddle.io.BatchSampler):
     """Batches of (epoch, index) pairs; the data set draws an image's random choices from that pair alone.
 
-    The last batch may be smaller.
+    The last batch may be smaller. All batches are for one process: nothing is split between several.
 
     Args:
         num_samples: size of the data set.
