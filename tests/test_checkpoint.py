@@ -9,9 +9,11 @@ import pytest
 from paddle.nn import functional as F
 
 from cait import checkpoint as ckpt
+from cait.align_golden import golden_images
 from cait.errors import CaitError
 from cait.model import CaiT
 from cait.optim import adamw, optimizer_state
+from conftest import GOLDEN
 
 
 def small_model(**arguments):
@@ -40,7 +42,7 @@ def test_weights_return_as_they_were(tmp_path):
     model, other = small_model(), small_model()
     ckpt.save_weights(model, tmp_path / "weights.pdparams")
     for name in ("weights", "weights.pdparams"):
-        assert ckpt.load_weights(other, tmp_path / name) == tmp_path / "weights.pdparams"
+        assert ckpt.load_weights(other, tmp_path / name) == [f"weights from {tmp_path / 'weights.pdparams'}"]
         assert_equal_weights(model, other)
 
 
@@ -124,7 +126,11 @@ def test_weights_without_a_training_state_say_so(tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"num_classes": 4}, "head.weight has shape [8, 4], the model [8, 3]; head.bias has shape [4], the model [3]"),
+        (
+            {"num_classes": 4},
+            "head.weight has shape [8, 4], the model [8, 3]; head.bias has shape [4], the model [3]; -o ",
+        ),
+        ({"embed_dim": 16}, "cls_token has shape [1, 1, 16], the model [1, 1, 8]; pos_embed"),
         ({"depth": 2}, "blocks.1.gamma_1 is not part of the model"),
         ({"depth_token_only": 1}, "blocks_token_only.1.gamma_1 is missing"),
     ],
@@ -176,3 +182,60 @@ def test_weights_under_the_name_of_a_state_are_an_error(tmp_path):
     ckpt.save_weights(model, tmp_path / "latest.pdstates")
     with pytest.raises(CaitError, match="latest.pdstates: not the state of a training run"):
         ckpt.load_checkpoint(model, optimizer, tmp_path / "latest")
+
+
+def test_the_position_embedding_is_resized_as_the_reference_does():
+    golden = np.load(GOLDEN / "pos_embed_resize.npz")
+    for key in ("resized_24x24", "resized_28x28", "resized_7x7"):
+        side = int(key.rsplit("x")[-1])
+        resized = ckpt.resize_pos_embed(golden["pos_embed_14x14"], (side, side))
+        np.testing.assert_allclose(resized, golden[key], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size, grid", [(16, "4x4"), ((8, 12), "2x3"), (4, "1x1")])
+def test_weights_run_at_another_resolution(tmp_path, size, grid):
+    ckpt.save_weights(small_model(image_size=12), tmp_path / "weights.pdparams")
+    model = small_model(image_size=size)
+    notes = ckpt.load_weights(model, tmp_path / "weights")
+    assert notes[1:] == [f"position embedding resized from 3x3 to {grid} patches"]
+    side = (size, size) if isinstance(size, int) else size
+    assert np.isfinite(model(paddle.randn([1, 3, *side])).numpy()).all()
+
+
+def test_rows_and_columns_of_the_position_embedding_keep_their_places():
+    rows, columns = np.meshgrid(np.arange(6.0), np.arange(6.0), indexing="ij")
+    resized = ckpt.resize_pos_embed(np.stack([rows, columns], -1).reshape(1, 36, 2), (3, 12)).reshape(3, 12, 2)
+    np.testing.assert_allclose(resized[:, 5, 0], [0.5, 2.5, 4.5], atol=0.1)
+    np.testing.assert_allclose(resized[1, 2:10, 1], np.arange(0.75, 4.5, 0.5), atol=0.1)
+
+
+def test_a_head_of_another_class_count_is_fresh_only_when_asked_for(tmp_path):
+    other = small_model(num_classes=4)
+    ckpt.save_weights(other, tmp_path / "weights.pdparams")
+    model = small_model()
+    head = model.head.weight.numpy()
+    with pytest.raises(CaitError, match="MODEL.RESET_HEAD=true"):
+        ckpt.load_weights(model, tmp_path / "weights")
+    notes = ckpt.load_weights(model, tmp_path / "weights", reset_head=True)
+    assert notes[1:] == ["fresh head for 3 classes in place of 4"]
+    assert np.array_equal(model.head.weight.numpy(), head)
+    assert np.array_equal(model.norm.weight.numpy(), other.norm.weight.numpy())
+    assert np.array_equal(model.blocks[0].attn.qkv.weight.numpy(), other.blocks[0].attn.qkv.weight.numpy())
+
+
+def test_a_head_of_the_same_class_count_is_never_reset(tmp_path):
+    other, model = small_model(), small_model()
+    ckpt.save_weights(other, tmp_path / "weights.pdparams")
+    assert len(ckpt.load_weights(model, tmp_path / "weights", reset_head=True)) == 1
+    assert_equal_weights(model, other)
+
+
+@pytest.mark.parametrize("name", ["tiny_fb_style", "tiny_fb_style.pth", "tiny_timm_style.safetensors"])
+def test_checkpoints_of_pytorch_load_directly(name):
+    tiny = {"image_size": 16, "patch_size": 4, "num_classes": 10, "embed_dim": 24, "depth": 3, "num_heads": 2}
+    model = small_model(**tiny)
+    ckpt.load_weights(model, GOLDEN / name)
+    golden = np.load(GOLDEN / "train_tiny.npz")["logits"]
+    model.eval()
+    images = paddle.to_tensor(golden_images(1, 8, 16, 16).astype("float32"))
+    np.testing.assert_allclose(model(images).numpy(), golden, atol=1e-5)

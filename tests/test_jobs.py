@@ -112,6 +112,18 @@ def test_a_run_that_was_stopped_in_its_first_epoch_begins_again(tiny_config, tmp
     assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1, 2]
 
 
+def test_fine_tuning_to_another_class_count_and_resolution(tiny_config, tmp_path):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
+    other = {"MODEL__PRETRAINED": str(tmp_path / "run" / "latest"), "OUTPUT_DIR": str(tmp_path / "tuned")}
+    other |= {"MODEL__NUM_CLASSES": 12, "DATA__IMAGE_SIZE": [16, 24], "TRAIN__NUM_EPOCHS": 1, "DATA__LABELS": ""}
+    (tmp_path / "digits" / "labels.txt").unlink()
+    with pytest.raises(CaitError, match="MODEL.RESET_HEAD"):
+        jobs.run(tiny_config(**other))
+    jobs.run(tiny_config(**other, MODEL__RESET_HEAD=True))
+    log = (tmp_path / "tuned" / "log_train.txt").read_text()
+    assert "position embedding resized from 4x4 to 4x6 patches; fresh head for 12 classes in place of 10" in log
+
+
 def test_a_run_resumed_in_another_folder_has_its_own_best_model(tiny_config, tmp_path):
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
     other = tmp_path / "other"

@@ -7,6 +7,7 @@ logits = model(images)      # [B, 3, 224, 224] normalised -> [B, 1000]
 """
 
 import importlib
+import zlib  # noqa: F401  (before Paddle: 2.6 exports its own zlib's symbols, and a zlib module loaded later crashes)
 
 __version__ = "0.1.0"
 

@@ -5,6 +5,7 @@ A checkpoint NAME is two files. `NAME.pdparams` holds the weights alone, for eva
 between two writes can never pair new weights with an old optimizer.
 """
 
+import math
 import os
 import pathlib
 import shutil
@@ -12,25 +13,25 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 
+from cait.convert import SAFETENSORS, TORCH, check_shapes, read_torch_layout, transpose_linear
 from cait.errors import CaitError
 from cait.files import replacing
+from cait.model import CaiT
 from cait.optim import load_optimizer_state, optimizer_state
 
 WEIGHTS, STATES = ".pdparams", ".pdstates"
 LATEST = "latest"
-MISMATCHES_SHOWN = 3
 
 
-def save_weights(model: nn.Layer, path: str | os.PathLike) -> None:
+def save_weights(model: CaiT, path: str | os.PathLike) -> None:
     """Writes the weights, whole or not at all."""
     with replacing(path) as temporary:
         paddle.save(model.state_dict(), str(temporary))
 
 
 def save_checkpoint(
-    folder: pathlib.Path, names: list[str], model: nn.Layer, optimizer: paddle.optimizer.Optimizer, progress: dict
+    folder: pathlib.Path, names: list[str], model: CaiT, optimizer: paddle.optimizer.Optimizer, progress: dict
 ) -> None:
     """Saves a training run under several names; the first one's states are written last.
 
@@ -62,16 +63,16 @@ def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
         shutil.copyfile(source, target)
 
 
-def find_file(path: str | os.PathLike, suffix: str) -> pathlib.Path:
-    """The file that a path with or without its suffix names.
+def find_file(path: str | os.PathLike, suffixes: tuple[str, ...]) -> pathlib.Path:
+    """The file that a path with or without its suffix names; the first suffix that fits counts.
 
     Raises:
         CaitError: there is none.
     """
-    for candidate in (pathlib.Path(path), pathlib.Path(f"{path}{suffix}")):
-        if candidate.is_file():
-            return candidate
-    raise CaitError(f"{path}: no such checkpoint, with or without {suffix}")
+    for suffix in ("", *suffixes):
+        if pathlib.Path(f"{path}{suffix}").is_file():
+            return pathlib.Path(f"{path}{suffix}")
+    raise CaitError(f"{path}: no such checkpoint, with or without {', '.join(suffixes)}")
 
 
 def load_tensors(path: pathlib.Path) -> dict[str, Any]:
@@ -89,39 +90,90 @@ def load_tensors(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(model: nn.Layer, path: str | os.PathLike) -> pathlib.Path:
+def load_weights(model: CaiT, path: str | os.PathLike, reset_head: bool = False) -> list[str]:
     """Loads weights into the model; every tensor must be there in its shape, and no other.
 
+    Two differences can be bridged: a position embedding of another resolution is resized, and with `reset_head` a
+    head of another class count is left as it was made.
+
     Args:
-        path: a `.pdparams` file, the suffix may be left out.
+        path: a `.pdparams`, `.safetensors` or `.pth` file; the suffix may be left out.
+        reset_head: allow another class count.
 
     Returns:
-        The file that was read.
+        Lines for the log: the file that was read, and what was done to fit it.
 
     Raises:
         CaitError: no such file, no checkpoint, or one of another model (the first mismatching tensors are named).
     """
-    file = find_file(path, WEIGHTS)
-    _set_weights(model, load_tensors(file), file)
-    return file
+    file = find_file(path, (WEIGHTS, SAFETENSORS, TORCH))
+    from_torch = file.suffix in (SAFETENSORS, TORCH)
+    weights = transpose_linear(read_torch_layout(file)) if from_torch else load_tensors(file)
+    notes = [f"weights from {file}", *_adapt(weights, model, reset_head)]
+    _set_weights(model, weights, file)
+    return notes
 
 
-def _set_weights(model: nn.Layer, weights: dict, file: pathlib.Path) -> None:
+def _adapt(weights: dict, model: CaiT, reset_head: bool) -> list[str]:
+    """Changes the weights in place where they may differ from the model; says what was done."""
+    notes = []
     own = model.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in weights]
-    problems += [f"{name} is not part of the model" for name in weights if name not in own]
-    weights = {name: np.asarray(weights[name]) for name in own if name in weights}
-    for name, value in weights.items():
-        if value.dtype.kind not in "fiu":
-            problems.append(f"{name} is not a tensor of numbers")
-        elif list(value.shape) != list(own[name].shape):
-            problems.append(f"{name} has shape {list(value.shape)}, the model {list(own[name].shape)}")
-    if problems:
-        shown = "; ".join(problems[:MISMATCHES_SHOWN])
-        more = f"; and {len(problems) - MISMATCHES_SHOWN} more" if len(problems) > MISMATCHES_SHOWN else ""
-        raise CaitError(f"{file}: weights of another model: {shown}{more}")
-    for name, tensor in own.items():
-        tensor.set_value(weights[name].astype(str(tensor.dtype).rsplit(".", 1)[-1]))
+    shapes = {name: list(np.shape(weights.get(name, 0))) for name in ("pos_embed", "head.weight")}
+    side = math.isqrt(shapes["pos_embed"][1]) if len(shapes["pos_embed"]) == 3 else 0
+    if side and shapes["pos_embed"][1] != own["pos_embed"].shape[1] and side**2 == shapes["pos_embed"][1]:
+        weights["pos_embed"] = resize_pos_embed(weights["pos_embed"], model.grid_size)
+        height, width = model.grid_size
+        notes.append(f"position embedding resized from {side}x{side} to {height}x{width} patches")
+    if reset_head and len(shapes["head.weight"]) == 2 and shapes["head.weight"] != own["head.weight"].shape:
+        weights |= {name: own[name].numpy() for name in ("head.weight", "head.bias")}
+        notes.append(f"fresh head for {own['head.bias'].shape[0]} classes in place of {shapes['head.weight'][1]}")
+    return notes
+
+
+def resize_pos_embed(pos_embed: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """A square position embedding [1, N, D] resized to `grid` = (height, width) patches: [1, height * width, D].
+
+    Bicubic, as DeiT's fine-tuning does it (`torch.nn.functional.interpolate`, align_corners=False, no antialiasing).
+    Paddle's own `interpolate` rounds the scale to float32 and is off by 3e-6 from 14 to 24.
+    """
+    side = math.isqrt(pos_embed.shape[1])
+    image = np.asarray(pos_embed, "float64").reshape(side, side, -1)
+    rows, columns = (_bicubic_matrix(side, size) for size in grid)
+    resized = np.einsum("hy,wx,yxd->hwd", rows, columns, image)
+    return resized.reshape(1, grid[0] * grid[1], -1).astype(pos_embed.dtype)
+
+
+def _bicubic_matrix(size: int, new_size: int) -> np.ndarray:
+    """[new_size, size] weights of Keys' cubic kernel with a = -0.75; beyond the border the last pixel repeats."""
+    matrix = np.zeros((new_size, size))
+    for row in range(new_size):
+        centre = (row + 0.5) * size / new_size - 0.5
+        for pixel in range(math.floor(centre) - 1, math.floor(centre) + 3):
+            t = abs(centre - pixel)
+            weight = 1.25 * t**3 - 2.25 * t**2 + 1 if t <= 1 else -0.75 * (t**3 - 5 * t**2 + 8 * t - 4)
+            matrix[row, min(max(pixel, 0), size - 1)] += weight
+    return matrix
+
+
+def _set_weights(model: CaiT, weights: dict, file: pathlib.Path) -> None:
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    arrays = {name: np.asarray(value) for name, value in weights.items()}
+    try:
+        check_shapes({name: value.shape for name, value in arrays.items()}, own, str(file))
+    except CaitError as error:
+        if "head.weight has shape" in str(error):
+            raise CaitError(f"{error}; -o MODEL.RESET_HEAD=true trains a fresh head for another class count") from error
+        raise
+    wrong = [name for name, value in arrays.items() if value.dtype.kind not in "fiu"]
+    if wrong:
+        raise CaitError(f"{file}: {wrong[0]} is not a tensor of numbers")
+    set_tensors(model, arrays)
+
+
+def set_tensors(model: CaiT, arrays: dict[str, np.ndarray]) -> None:
+    """Fills the model with arrays in Paddle's layout that are known to fit, in the model's own precision."""
+    for name, tensor in model.state_dict().items():
+        tensor.set_value(np.ascontiguousarray(arrays[name], dtype=str(tensor.dtype).rsplit(".", 1)[-1]))
 
 
 def find_states(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
@@ -137,7 +189,7 @@ def find_states(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
     return stem, pathlib.Path(f"{stem}{STATES}")
 
 
-def load_checkpoint(model: nn.Layer, optimizer: paddle.optimizer.Optimizer, path: str | os.PathLike) -> dict | None:
+def load_checkpoint(model: CaiT, optimizer: paddle.optimizer.Optimizer, path: str | os.PathLike) -> dict | None:
     """Puts a run back where a checkpoint left it.
 
     Args:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import paddle
 import PIL
-from paddle import nn
 from yacs.config import CfgNode
 
 from cait import dist, engine
@@ -22,6 +21,7 @@ from cait.data.transforms import Normalize
 from cait.errors import CaitError, UsageError
 from cait.files import replacing, writable_folder
 from cait.log import open_log
+from cait.losses import label_smoothing_cross_entropy
 from cait.metrics import read_metrics, write_metrics
 from cait.model import CaiT, build_model
 from cait.optim import build_optimizer, learning_rate, scaled_learning_rate
@@ -104,9 +104,9 @@ def evaluate(config: CfgNode) -> engine.EvalResult:
     """Evaluates MODEL.PRETRAINED on the validation set; log in `log_eval.txt`."""
     loaders = build_loaders(config)
     model, normalize = _prepare(config)
-    weights = load_weights(model, config.MODEL.PRETRAINED)
+    notes = load_weights(model, config.MODEL.PRETRAINED)
     log = _open_job(config, _output_folder(config, "eval"), "eval")
-    log.info("weights from %s", weights)
+    log.info("; ".join(notes))
     result = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ)
     log.info(_validation_words(result))
     return result
@@ -127,10 +127,10 @@ def predict(config: CfgNode) -> None:
     """
     loaders = build_loaders(config)
     model, normalize = _prepare(config)
-    weights = load_weights(model, config.MODEL.PRETRAINED)
+    notes = load_weights(model, config.MODEL.PRETRAINED)
     folder = _output_folder(config, "pred")
     log = _open_job(config, folder, "pred")
-    log.info("weights from %s", weights)
+    log.info("; ".join(notes))
     results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K)
     with (
         replacing(folder / "predictions.csv") as temporary,
@@ -172,7 +172,7 @@ def train(config: CfgNode) -> None:
     log.info("%d images a step, peak learning rate %.6g", images_per_step, base_lr)
     if progress["epoch"] >= config.TRAIN.NUM_EPOCHS:
         log.info("nothing to train: %d of %d epochs are done", progress["epoch"], config.TRAIN.NUM_EPOCHS)
-    criterion = nn.CrossEntropyLoss()
+    criterion = label_smoothing_cross_entropy(config.TRAIN.SMOOTHING)
     for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
         rate = _epoch_learning_rate(config, epoch, base_lr)
         optimizer.set_lr(rate)
@@ -235,8 +235,9 @@ def _starting_point(config: CfgNode, model: CaiT, optimizer) -> tuple[dict[str, 
     resume = config.TRAIN.RESUME
     began = resume and not find_states(resume)[1].is_file() and (pathlib.Path(resume) / "config.yaml").is_file()
     if not resume or began:  # a run that was stopped in its first epoch begins again
-        weights = load_weights(model, config.MODEL.PRETRAINED) if config.MODEL.PRETRAINED else "random weights"
-        return progress, [], str(weights)
+        if not config.MODEL.PRETRAINED:
+            return progress, [], "random weights"
+        return progress, [], "; ".join(load_weights(model, config.MODEL.PRETRAINED, config.MODEL.RESET_HEAD))
     saved = load_checkpoint(model, optimizer, resume)
     if saved is None:
         if config.TRAIN.LAST_EPOCH is None:

@@ -1,10 +1,14 @@
 """The published variants by name."""
 
+import logging
 import os
 import pathlib
 
+from yacs.config import CfgNode
+
 from cait.checkpoint import load_weights
 from cait.config import make_config, read_yaml
+from cait.convert import tensor_shapes
 from cait.errors import UsageError
 from cait.model import CaiT, model_arguments
 
@@ -21,6 +25,17 @@ def list_models() -> list[str]:
     return sorted(path.stem for path in variants_folder().glob("cait_*.yaml"))
 
 
+def variant_config(name: str) -> CfgNode:
+    """The config of a published variant.
+
+    Raises:
+        UsageError: no such variant.
+    """
+    if name not in list_models():
+        raise UsageError(f"no variant {name!r}; there are {', '.join(list_models())}")
+    return make_config(read_yaml(variants_folder() / f"{name}.yaml"))
+
+
 def create_model(
     name: str, pretrained: str | os.PathLike | None = None, num_classes: int | None = None, **arguments
 ) -> CaiT:
@@ -28,8 +43,10 @@ def create_model(
 
     Args:
         name: such as `"cait_xxs24_224"`; `list_models()` gives all.
-        pretrained: a `.pdparams` file, the suffix may be left out; its tensors must fit the model.
-        num_classes: width of the head, 1000 if not given.
+        pretrained: a `.pdparams`, `.safetensors` or `.pth` file, the suffix may be left out. A position embedding of
+            another resolution is resized; everything else must fit the model.
+        num_classes: width of the head, 1000 if not given. Where it is given and `pretrained` has another class
+            count, the head stays random; the logger `cait` says so.
         arguments: any other argument of `CaiT`, in place of the variant's.
 
     Returns:
@@ -40,12 +57,42 @@ def create_model(
         CaitError: the weights are missing, damaged or of another model.
         ValueError: arguments that do not go together.
     """
-    if name not in list_models():
-        raise UsageError(f"no variant {name!r}; there are {', '.join(list_models())}")
-    config = make_config(read_yaml(variants_folder() / f"{name}.yaml"))
+    values = model_arguments(variant_config(name))
     if num_classes is not None:
-        arguments["num_classes"] = num_classes
-    model = CaiT(**{**model_arguments(config), **arguments})
+        values["num_classes"] = num_classes
+    model = CaiT(**values | arguments)
     if pretrained is not None:
-        load_weights(model, pretrained)
+        for note in load_weights(model, pretrained, reset_head=num_classes is not None)[1:]:
+            logging.getLogger("cait").warning(note)
     return model
+
+
+def variant_shapes(config: CfgNode) -> dict[str, tuple[int, ...]]:
+    """Name and PyTorch shape of every tensor of the model that a config describes."""
+    model, (height, width) = config.MODEL, config.DATA.IMAGE_SIZE
+    return tensor_shapes(
+        num_patches=(height // model.PATCH_SIZE) * (width // model.PATCH_SIZE),
+        patch_size=model.PATCH_SIZE,
+        in_channels=model.IN_CHANNELS,
+        num_classes=model.NUM_CLASSES,
+        embed_dim=model.EMBED_DIM,
+        depth=model.DEPTH,
+        depth_token_only=model.DEPTH_TOKEN_ONLY,
+        num_heads=model.NUM_HEADS,
+        mlp_dim=int(model.EMBED_DIM * model.MLP_RATIO),
+        mlp_dim_token_only=int(model.EMBED_DIM * model.MLP_RATIO_TOKEN_ONLY),
+        qkv_bias=model.QKV_BIAS,
+    )
+
+
+def count_macs(config: CfgNode) -> int:
+    """Multiply-accumulate operations for one image: all matrix products, those of the attention included."""
+    model, (height, width) = config.MODEL, config.DATA.IMAGE_SIZE
+    tokens, dim = (height // model.PATCH_SIZE) * (width // model.PATCH_SIZE), model.EMBED_DIM
+    patch_embed = tokens * dim * model.IN_CHANNELS * model.PATCH_SIZE**2
+    linear = tokens * dim * (4 * dim + 2 * int(dim * model.MLP_RATIO))  # q, k, v, proj and the MLP
+    attention = tokens**2 * (2 * dim + 2 * model.NUM_HEADS**2)  # q k and attention v; the mixing of the heads twice
+    keys_values = 2 * (1 + tokens) * dim * (dim + 1)  # k and v of all tokens; q k and attention v of the class token
+    class_token = dim * (2 * dim + 2 * int(dim * model.MLP_RATIO_TOKEN_ONLY))  # q, proj and the MLP
+    blocks = model.DEPTH * (linear + attention) + model.DEPTH_TOKEN_ONLY * (keys_values + class_token)
+    return patch_embed + blocks + dim * model.NUM_CLASSES

@@ -1,0 +1,121 @@
+"""Converts checkpoint files between PyTorch and Paddle, and shows what a model makes of a fixed image."""
+
+import contextlib
+import hashlib
+import math
+import os
+import pathlib
+
+import numpy as np
+import paddle
+
+from cait import convert
+from cait.checkpoint import WEIGHTS, load_tensors, load_weights
+from cait.errors import CaitError, UsageError
+from cait.files import replacing
+from cait.model import CaiT
+from cait.zoo import list_models, variant_config, variant_shapes
+
+TARGETS = {"paddle": WEIGHTS, "safetensors": convert.SAFETENSORS, "torch": convert.TORCH}
+
+
+def read_any(path: str | os.PathLike, expected: dict[str, tuple[int, ...]] | None = None) -> dict[str, np.ndarray]:
+    """The tensors of a `.pdparams`, `.safetensors` or `.pth` file, checked, in PyTorch's layout as float32.
+
+    Args:
+        path: the file.
+        expected: name and PyTorch shape of every tensor of the wanted model; None: any CaiT.
+
+    Raises:
+        CaitError: the file is missing, damaged or of another model.
+    """
+    if pathlib.Path(path).suffix == WEIGHTS:
+        if not pathlib.Path(path).is_file():
+            raise CaitError(f"{path}: no such file")
+        tensors = {name: np.asarray(value) for name, value in load_tensors(pathlib.Path(path)).items()}
+        tensors = convert.transpose_linear(tensors)
+        convert.check_tensors(tensors, expected, str(path))
+        return tensors
+    return convert.transpose_linear(convert.from_torch(path, expected))
+
+
+def name_of(tensors: dict[str, np.ndarray]) -> str | None:
+    """The published variant that tensors in PyTorch's layout have the shapes of, whatever their number of classes."""
+    shapes = {name: value.shape for name, value in tensors.items() if not name.startswith("head.")}
+    for name in list_models():
+        expected = variant_shapes(variant_config(name))
+        if shapes == {name: shape for name, shape in expected.items() if not name.startswith("head.")}:
+            return name
+    return None
+
+
+def write_any(tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = False) -> None:
+    """Writes tensors in PyTorch's layout as the kind of file that the suffix of `path` names, whole or not at all.
+
+    Raises:
+        UsageError: the file is there and `force` is not set, or torch is needed and not installed.
+    """
+    if path.exists() and not force:
+        raise UsageError(f"{path}: is there already; --force replaces it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == WEIGHTS:
+        content = {name: paddle.to_tensor(value) for name, value in convert.transpose_linear(tensors).items()}
+        with replacing(path) as temporary:
+            paddle.save(content, str(temporary))
+    elif path.suffix == convert.SAFETENSORS:
+        from safetensors.numpy import save
+
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+    else:
+        try:
+            import torch
+        except ImportError as error:
+            raise UsageError("--to torch needs torch, which is not installed; --to safetensors does not") from error
+        with replacing(path) as temporary:
+            torch.save({"model": {name: torch.from_numpy(value) for name, value in tensors.items()}}, temporary)
+
+
+@contextlib.contextmanager
+def float64():
+    """Makes float64 Paddle's default type within the block."""
+    before = paddle.get_default_dtype()
+    paddle.set_default_dtype("float64")
+    try:
+        yield
+    finally:
+        paddle.set_default_dtype(before)
+
+
+def fixed_image(height: int, width: int, channels: int = 3) -> np.ndarray:
+    """A fixed normalised image [1, channels, height, width], float64: standard normal values of seed 0."""
+    return np.random.default_rng(0).standard_normal((1, channels, height, width))
+
+
+def model_of(tensors: dict[str, np.ndarray]) -> CaiT:
+    """A CaiT, for a square image, of the sizes that tensors in PyTorch's layout have; its weights are random."""
+    sizes = convert.infer_arguments({name: value.shape for name, value in tensors.items()})
+    side = math.isqrt(sizes.pop("num_patches")) * sizes["patch_size"]
+    ratios = {f"mlp_ratio{end}": sizes.pop(f"mlp_dim{end}") / sizes["embed_dim"] for end in ("", "_token_only")}
+    return CaiT(image_size=side, **sizes, **ratios)
+
+
+def logits_digest(path: pathlib.Path) -> str:
+    """What a `.pdparams` file answers to `fixed_image`, in words.
+
+    Computed in float64 and rounded to 6 decimals, so that the SHA-256 is the same on every machine.
+    """
+    tensors = read_any(path)
+    with float64(), paddle.no_grad():
+        model = model_of(tensors)
+        load_weights(model, path)
+        model.eval()
+        image = fixed_image(*model.image_size, tensors["patch_embed.proj.weight"].shape[1])
+        logits = model(paddle.to_tensor(image)).numpy()[0]
+    if not np.isfinite(logits).all():
+        raise CaitError(f"{path}: the logits of the fixed image are not finite")
+    digest = hashlib.sha256((np.round(logits, 6) + 0.0).astype("<f8").tobytes()).hexdigest()  # + 0.0: no negative zero
+    return (
+        f"logits of the fixed image: sha256 {digest[:16]}, class {int(logits.argmax())}, "
+        f"mean {logits.mean():.6f}, standard deviation {logits.std():.6f}"
+    )

@@ -1,0 +1,44 @@
+"""Losses: the mean over the batch of a cross-entropy with hard, smoothed or soft targets, and distillation.
+
+Definitions of DeiT (`losses.py`) and timm (`timm/loss`). Logits are [B, C]; labels int64 [B]; targets [B, C].
+"""
+
+from collections.abc import Callable
+
+import paddle
+from paddle.nn import functional as F
+
+
+def soft_target_cross_entropy(logits: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
+    """Mean over the batch of `sum(-target * log softmax(logits))`; the rows of `targets` sum to one."""
+    return -(targets * F.log_softmax(logits, axis=-1)).sum(axis=-1).mean()
+
+
+def smooth_labels(labels: paddle.Tensor, num_classes: int, smoothing: float) -> paddle.Tensor:
+    """One-hot rows [B, C] with `smoothing` spread evenly over all classes, the right one included."""
+    one_hot = F.one_hot(labels, num_classes).astype(paddle.get_default_dtype())
+    return one_hot * (1.0 - smoothing) + smoothing / num_classes
+
+
+def label_smoothing_cross_entropy(smoothing: float) -> Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]:
+    """(logits, labels) -> mean cross-entropy against smoothed labels; 0: the plain cross-entropy."""
+
+    def criterion(logits, labels):
+        if smoothing == 0.0:
+            return F.cross_entropy(logits, labels)
+        return soft_target_cross_entropy(logits, smooth_labels(labels, logits.shape[1], smoothing).astype(logits.dtype))
+
+    return criterion
+
+
+def hard_distillation(logits: paddle.Tensor, teacher_logits: paddle.Tensor) -> paddle.Tensor:
+    """Cross-entropy against the teacher's decision."""
+    return F.cross_entropy(logits, teacher_logits.argmax(axis=-1))
+
+
+def soft_distillation(logits: paddle.Tensor, teacher_logits: paddle.Tensor, tau: float) -> paddle.Tensor:
+    """Kullback-Leibler divergence at temperature `tau`, times tau^2, over all B * C elements, as DeiT defines it."""
+    log_student = F.log_softmax(logits / tau, axis=-1)
+    log_teacher = F.log_softmax(teacher_logits / tau, axis=-1)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum()
+    return divergence * tau**2 / (logits.shape[0] * logits.shape[1])

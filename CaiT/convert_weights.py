@@ -1,0 +1,62 @@
+"""Official PyTorch checkpoints to Paddle's format, and back. No torch needed, but for `--to torch`.
+
+python CaiT/convert_weights.py --variant cait_xxs24_224              # download, write CaiT/cait_xxs24_224.pdparams
+python CaiT/convert_weights.py XXS24_224.pth --verify                # a local .pth or .safetensors file
+python CaiT/convert_weights.py output/best_model.pdparams --to safetensors     # for timm
+"""
+
+import argparse
+import pathlib
+
+from cait.download import SOURCES, default_cache, fetch
+from cait.errors import ArgumentParser, UsageError, run_command
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def _arguments() -> argparse.Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="?", type=pathlib.Path, help="a .safetensors, .pth or .pdparams file")
+    parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
+    parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="who publishes it")
+    parser.add_argument("--base-url", help="a mirror, in place of the publisher's https://host")
+    parser.add_argument("--cache", type=pathlib.Path, default=default_cache(), help="folder of downloads")
+    parser.add_argument("--to", choices=("paddle", "safetensors", "torch"), default="paddle")
+    parser.add_argument("--output", type=pathlib.Path, help="default: CaiT/VARIANT.pdparams, or beside SOURCE")
+    parser.add_argument("--force", action="store_true", help="replace the output if it is there")
+    parser.add_argument("--verify", action="store_true", help="show what the model makes of a fixed image")
+    args = parser.parse_args()
+    if not args.source and not args.variant:
+        raise UsageError("name a file, or a published variant with --variant")
+    return args
+
+
+def main() -> None:
+    args = _arguments()
+    from cait import exchange, zoo  # after the flags are checked: importing Paddle takes seconds
+
+    expected = zoo.variant_shapes(zoo.variant_config(args.variant)) if args.variant else None
+    source = args.source
+    if source is None:
+        kind = SOURCES[args.origin]
+        url = kind.url(args.variant, args.base_url)
+        source = fetch(url, args.cache, f"{args.variant}.{args.origin}{kind.suffix}")
+        print(f"downloaded: {source}, from {url}")
+    tensors = exchange.read_any(source, expected)
+    variant = args.variant or exchange.name_of(tensors)
+    suffix = exchange.TARGETS[args.to]
+    output = args.output
+    if output is None:
+        in_place = args.to == "paddle" and variant
+        output = HERE / f"{variant}{suffix}" if in_place else source.with_suffix(suffix)
+    if output.suffix != suffix:
+        raise UsageError(f"--output {output}: must end in {suffix} for --to {args.to}")
+    exchange.write_any(tensors, output, args.force)
+    size = sum(value.size for value in tensors.values())
+    print(f"written: {output}, {variant or 'a CaiT of no published size'}, {len(tensors)} tensors, {size} parameters")
+    if args.verify:
+        print(exchange.logits_digest(output if args.to == "paddle" else source))
+
+
+if __name__ == "__main__":
+    run_command(main)

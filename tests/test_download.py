@@ -1,0 +1,180 @@
+"""Downloads from a server on this machine that breaks off, changes its mind or sends pages."""
+
+import hashlib
+import http.server
+import re
+import threading
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from cait import download
+from cait.checkpoint import load_tensors
+from cait.convert import transpose_linear
+from cait.errors import CaitError
+from cait.zoo import create_model
+from conftest import GOLDEN, ROOT, run_python
+
+CONTENT = (GOLDEN / "tiny_timm_style.safetensors").read_bytes()
+NAME = "model.safetensors"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content` with ranges; closes the connection after each number of bytes in `break_after`."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.tag, self.break_after, self.ranges, self.status = CONTENT, '"1"', [], True, 200
+        self.requests = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        asked = self.headers.get("Range")
+        server.requests.append((self.path, asked))
+        if server.status != 200:
+            return self.send_error(server.status)
+        start = 0
+        if asked and server.ranges and self.headers.get("If-Range") == server.tag:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+            if start >= len(server.content):
+                return self.send_error(416)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(server.content) - start))
+        self.send_header("ETag", server.tag)
+        self.end_headers()
+        end = start + server.break_after.pop(0) if server.break_after else len(server.content)
+        self.wfile.write(server.content[start:end])
+        return None
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    return lambda: download.fetch(f"{server.url}/{NAME}", tmp_path, NAME)
+
+
+def test_a_file_is_fetched_once_and_verified(server, fetch, tmp_path):
+    for _ in range(2):
+        assert fetch().read_bytes() == CONTENT
+    assert len(server.requests) == 1
+    assert (tmp_path / f"{NAME}.sha256").read_text().split()[0] == hashlib.sha256(CONTENT).hexdigest()
+    assert {path.name for path in tmp_path.iterdir()} == {NAME, f"{NAME}.sha256"}
+
+
+def test_a_download_that_breaks_off_goes_on(server, fetch):
+    server.break_after = [50_000, 30_000]
+    assert fetch().read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, "bytes=50000-", "bytes=80000-"]
+
+
+def test_the_next_call_goes_on_too(server, fetch, tmp_path):
+    server.break_after = [50_000, 0, 0, 0, 0, 0]
+    with pytest.raises(
+        CaitError, match=f"broke off, {len(CONTENT) - 50_000} bytes are missing; the same command goes on"
+    ):
+        fetch()
+    assert not (tmp_path / NAME).exists()
+    server.break_after = []
+    server.requests.clear()
+    assert fetch().read_bytes() == CONTENT
+    assert server.requests == [(f"/{NAME}", "bytes=50000-")]
+
+
+def test_a_file_that_changed_on_the_server_is_fetched_anew(server, fetch):
+    server.break_after = [50_000, 0, 0]
+    with pytest.raises(CaitError):
+        fetch()
+    server.content, server.tag, server.break_after = CONTENT[::-1], '"2"', []
+    assert fetch().read_bytes() == CONTENT[::-1]
+
+
+def test_a_server_without_ranges_starts_again(server, fetch):
+    server.ranges, server.break_after = False, [50_000]
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_a_whole_part_needs_no_more_bytes(server, fetch, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
+    (tmp_path / f"{NAME}.part.json").write_text('{"validator": "\\"1\\""}')
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_a_file_whose_checksum_changed_is_kept_aside(server, fetch, tmp_path):
+    fetch()
+    (tmp_path / NAME).write_bytes(CONTENT[:-1] + b"x")
+    with pytest.raises(CaitError, match="its checksum is not the recorded one; it is kept as model.safetensors.bad"):
+        fetch()
+    assert (tmp_path / f"{NAME}.bad").read_bytes() == CONTENT[:-1] + b"x" and not (tmp_path / NAME).exists()
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_a_file_put_there_by_hand_is_used(server, fetch, tmp_path):
+    (tmp_path / NAME).write_bytes(b"mine")
+    assert fetch().read_bytes() == b"mine" and server.requests == []
+
+
+def test_a_page_is_kept_aside(server, fetch, tmp_path):
+    server.content = b"<!DOCTYPE html><html>please log in</html>"
+    with pytest.raises(CaitError, match=r"gave an HTML page, not a checkpoint; it is kept as .*\.bad"):
+        fetch()
+    assert {path.name for path in tmp_path.iterdir()} == {f"{NAME}.bad"}
+
+
+def test_an_error_of_the_server_is_named(server, fetch):
+    server.status = 404
+    with pytest.raises(CaitError, match="model.safetensors: the server answers 404 Not Found"):
+        fetch()
+
+
+def test_no_server_is_named(tmp_path):
+    with pytest.raises(CaitError, match=r"http://127\.0\.0\.1:9/a: cannot be reached"):
+        download.fetch("http://127.0.0.1:9/a", tmp_path, "a")
+
+
+@pytest.mark.parametrize(
+    "origin, path",
+    [("timm", "/timm/cait_xxs24_224.fb_dist_in1k/resolve/main/model.safetensors"), ("official", "/deit/XXS24_224.pth")],
+)
+def test_the_published_addresses(server, origin, path):
+    assert download.SOURCES[origin].url("cait_xxs24_224", server.url) == server.url + path
+    assert download.SOURCES[origin].url("cait_xxs24_224", None).startswith("https://")
+
+
+def convert_from(server, tmp_path):
+    script = str(ROOT / "CaiT" / "convert_weights.py")
+    words = ["--variant", "cait_xxs24_224", "--base-url", server.url, "--cache", tmp_path / "cache"]
+    return run_python(script, *words, "--output", tmp_path / "a.pdparams")
+
+
+def test_the_command_downloads_and_converts(server, tmp_path):
+    model = create_model("cait_xxs24_224")
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    server.content, server.break_after = save(transpose_linear(weights)), [20_000_000]
+    result = convert_from(server, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [asked for _, asked in server.requests] == [None, "bytes=20000000-"]
+    written = load_tensors(tmp_path / "a.pdparams")
+    assert all(np.array_equal(written[name], value) for name, value in weights.items())
+
+
+def test_the_command_refuses_a_download_of_another_model(server, tmp_path):
+    result = convert_from(server, tmp_path)
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: .*cait_xxs24_224\.timm\.safetensors: weights of another model: .*\n", result.stderr)
+    assert not (tmp_path / "a.pdparams").exists()

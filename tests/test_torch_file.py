@@ -1,0 +1,120 @@
+"""Reading PyTorch's checkpoints without torch, and refusing what is none."""
+
+import os
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from cait.errors import CaitError
+from cait.torch_file import _rebuild_tensor, read_torch_file
+from conftest import GOLDEN
+
+FB_STYLE = GOLDEN / "tiny_fb_style.pth"
+
+
+def test_prefix_and_wrapping_are_taken_off():
+    from safetensors.numpy import load_file
+
+    tensors, same = read_torch_file(FB_STYLE), load_file(GOLDEN / "tiny_timm_style.safetensors")
+    assert set(tensors) == set(same) and len(tensors) == 98
+    for name, value in tensors.items():
+        assert value.dtype == np.float32 and np.array_equal(value, same[name]), name
+
+
+def write_zip(path, pickled, **files):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for name, content in files.items():
+            archive.writestr(f"archive/{name}", content)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def test_code_in_the_pickle_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_zip("evil.pth", pickle.dumps({"model": Evil()}))
+    with pytest.raises(CaitError, match=r"evil.pth: .*it asks for posix.mkdir, and only tensors"):
+        read_torch_file("evil.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [b"cbuiltins\neval\n.", b"cargparse\nNamespace\n)R.", b"ctorch.nn.modules.linear\nLinear\n.", b"ctorch\nload\n."],
+)
+def test_every_other_global_is_refused(tmp_path, pickled):
+    write_zip(tmp_path / "a.pth", pickled)
+    with pytest.raises(CaitError, match="only tensors and containers are loaded"):
+        read_torch_file(tmp_path / "a.pth")
+
+
+def test_the_format_before_torch_1_6_is_refused_with_advice(tmp_path):
+    (tmp_path / "old.pth").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"more")
+    with pytest.raises(CaitError, match="before 1.6; save it anew"):
+        read_torch_file(tmp_path / "old.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"no checkpoint at all"])
+def test_what_is_no_checkpoint_is_an_error(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(CaitError, match="a.pth: not a PyTorch checkpoint, or damaged"):
+        read_torch_file(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
+def test_a_truncated_file_is_an_error(tmp_path, share):
+    content = FB_STYLE.read_bytes()
+    (tmp_path / "a.pth").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CaitError, match="not a PyTorch checkpoint, or damaged"):
+        read_torch_file(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda name, data: (name, data[:-4] if name.endswith("data/0") else data), "a storage shorter than it says"),
+        (lambda name, data: (name.replace("data/0", "data/x"), data), "damaged"),
+        (lambda name, data: (name.replace("data.pkl", "other.pkl"), data), "holds no data.pkl"),
+    ],
+)
+def test_a_damaged_archive_is_an_error(tmp_path, change, words):
+    with zipfile.ZipFile(FB_STYLE) as source, zipfile.ZipFile(tmp_path / "a.pth", "w") as target:
+        for info in source.infolist():
+            target.writestr(*change(info.filename, source.read(info)))
+    with pytest.raises(CaitError, match=words):
+        read_torch_file(tmp_path / "a.pth")
+
+
+def test_big_endian_storages_are_read(tmp_path):
+    values = read_torch_file(FB_STYLE)
+    with zipfile.ZipFile(FB_STYLE) as source, zipfile.ZipFile(tmp_path / "a.pth", "w") as target:
+        for info in source.infolist():
+            data = source.read(info)
+            if "/data/" in info.filename:
+                data = struct.pack(f">{len(data) // 4}f", *struct.unpack(f"<{len(data) // 4}f", data))
+            target.writestr(info.filename, b"big" if info.filename.endswith("byteorder") else data)
+    for name, value in read_torch_file(tmp_path / "a.pth").items():
+        assert np.array_equal(value, values[name]), name
+
+
+@pytest.mark.parametrize("content", [{}, {"model": {}}, [1], {"model": {"a": 3}}, {3: 4}])
+def test_a_pickle_without_named_tensors_is_an_error(tmp_path, content):
+    write_zip(tmp_path / "a.pth", pickle.dumps(content, protocol=2))
+    with pytest.raises(CaitError, match="named tensor"):
+        read_torch_file(tmp_path / "a.pth")
+
+
+def test_strided_views():
+    storage = np.arange(12, dtype="f4")
+    assert np.array_equal(_rebuild_tensor(storage, 2, (2, 3), (1, 3)), [[2, 5, 8], [3, 6, 9]])
+    assert _rebuild_tensor(storage, 3, (), ()).shape == ()
+    assert _rebuild_tensor(storage, 0, (0, 5), (5, 1)).shape == (0, 5)
+    for offset, shape, stride in ((2, (2, 6), (6, 1)), (0, (2,), (-1,)), (-1, (2,), (1,)), (0, (2, 2), (1,))):
+        with pytest.raises(pickle.UnpicklingError):
+            _rebuild_tensor(storage, offset, shape, stride)
