@@ -1,13 +1,11 @@
-"""What several test files share: the golden weights, a small data set, a tiny config, and running commands."""
+"""What several test files share: a small data set, a tiny config, and running commands."""
 
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
-import zlib
 
-import numpy as np
 import paddle
 import pytest
 
@@ -42,34 +40,6 @@ def _float32_on_cpu():
     paddle.seed(0)
     yield
     paddle.set_default_dtype("float32")
-
-
-def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The golden weights' rule: float64, of PyTorch shape, drawn from a generator seeded by the name."""
-    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-    if name.endswith(("gamma_1", "gamma_2")):
-        return 0.1 + 0.02 * values
-    if "norm" in name and name.endswith("weight"):
-        return 1 + 0.1 * values
-    if name in ("pos_embed", "cls_token"):
-        return 0.2 * values
-    if name.endswith("weight"):
-        return values / np.sqrt(np.prod(shape[1:]))
-    return 0.1 * values
-
-
-def load_golden_weights(model: paddle.nn.Layer) -> None:
-    """Fills the model by that rule; 2-D tensors are transposed between PyTorch and Paddle."""
-    for name, parameter in model.named_parameters():
-        shape = tuple(parameter.shape)
-        values = golden_tensor(name, shape[::-1]).T if len(shape) == 2 else golden_tensor(name, shape)
-        dtype = str(parameter.dtype).rsplit(".", 1)[-1]
-        parameter.set_value(np.ascontiguousarray(values, dtype=dtype))
-
-
-def golden_images(seed: int, count: int, height: int, width: int, dtype: str) -> paddle.Tensor:
-    values = np.random.default_rng(seed).standard_normal((count, 3, height, width))
-    return paddle.to_tensor(values.astype(dtype))
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,15 @@ PACKAGE = ROOT / "CaiT" / "cait"
 LAYERS = [
     {"errors", "config_kinds"},
     {"files", "dist"},
-    {"config", "log", "metrics", "model", "optim", "data"},
+    {"config", "log", "metrics", "model", "optim", "losses", "torch_file", "download", "data"},
+    {"convert"},
     {"cli", "checkpoint", "data.labels", "data.sampler", "data.transforms", "data.image_files", "data.digits"},
     {"zoo", "data.dataset", "data.imagenet_lists"},
     {"data.loader"},
-    {"data.build", "engine"},
-    {"jobs"},
+    {"data.build", "engine", "exchange"},
+    {"align", "jobs"},
+    {"align_golden"},
+    {"align_live"},
 ]
 SEES_CONFIG = {"cli", "config", "jobs", "zoo", "data.build"}
 

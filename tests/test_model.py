@@ -5,8 +5,9 @@ import paddle
 import pytest
 
 from cait import create_model, list_models
+from cait.align_golden import golden_images, load_golden_weights
 from cait.model import CaiT, DropPath, TalkingHeadsAttention
-from conftest import GOLDEN, golden_images, load_golden_weights
+from conftest import GOLDEN
 
 SLOW = ("cait_m36_384", "cait_m48_448")
 SMALL = {
@@ -40,7 +41,7 @@ def test_logits_are_those_of_the_reference(name, dtype, tolerance):
     for block in [*model.blocks, *model.blocks_token_only]:
         block.register_forward_post_hook(lambda layer, inputs, output: outputs.append(output))
     with paddle.no_grad():
-        logits = model(golden_images(0, 1, *model.image_size, dtype)).numpy()
+        logits = model(paddle.to_tensor(golden_images(0, 1, *model.image_size).astype(dtype))).numpy()
     assert np.abs(logits - golden["logits"]).max() <= tolerance * np.abs(golden["logits"]).max()
     moments = np.array([[float(x.mean()), float(x.std(unbiased=False))] for x in outputs])
     np.testing.assert_allclose(moments, golden["block_mean_std"], rtol=0, atol=10 * tolerance)
@@ -54,7 +55,7 @@ def test_features_are_those_of_the_reference():
     model.eval()
     load_golden_weights(model)
     with paddle.no_grad():
-        features = model.forward_features(golden_images(0, 1, 224, 224, "float32"))
+        features = model.forward_features(paddle.to_tensor(golden_images(0, 1, 224, 224).astype("float32")))
     assert features.shape == [1, 197, 192]
     np.testing.assert_allclose(features[:, 0].numpy(), golden["cls_feature"], atol=1e-5)
 

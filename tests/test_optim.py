@@ -8,6 +8,7 @@ import pytest
 from paddle.nn import functional as F
 from paddle.nn.utils import clip_grad_norm_
 
+from cait.align_golden import golden_images, load_golden_weights
 from cait.errors import CaitError
 from cait.model import CaiT
 from cait.optim import (
@@ -18,7 +19,7 @@ from cait.optim import (
     optimizer_state,
     scaled_learning_rate,
 )
-from conftest import GOLDEN, golden_images, load_golden_weights
+from conftest import GOLDEN
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def tiny_golden_model() -> CaiT:
 
 
 def tiny_batch() -> tuple[paddle.Tensor, paddle.Tensor]:
-    return golden_images(1, 8, 16, 16, "float64"), paddle.arange(8) % 10
+    return paddle.to_tensor(golden_images(1, 8, 16, 16)), paddle.arange(8) % 10
 
 
 def test_gradients_are_those_of_the_reference(golden):

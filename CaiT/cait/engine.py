@@ -40,6 +40,12 @@ class EvalResult(NamedTuple):
     seconds: float
 
 
+def topk_hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+    """Which of the five likeliest classes is the label: [B, classes], [B] -> bool [B, min(5, classes)]."""
+    _, best = paddle.topk(logits, k=min(5, logits.shape[1]), axis=1)
+    return best == labels.unsqueeze(1)
+
+
 class _Totals:
     """Sums over images of [loss, correct at 1, correct at 5, images], kept on the device.
 
@@ -52,8 +58,7 @@ class _Totals:
     def add(self, loss: paddle.Tensor, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
         """Adds a batch: mean loss [], logits [B, classes], labels [B]."""
         size = labels.shape[0]
-        _, best = paddle.topk(logits.detach(), k=min(5, logits.shape[1]), axis=1)
-        hits = (best == labels.unsqueeze(1)).astype("float64")
+        hits = topk_hits(logits.detach(), labels).astype("float64")
         parts = [loss.detach().astype("float64") * size, hits[:, 0].sum(), hits.sum()]
         self.sums += paddle.stack([*parts, paddle.full([], size, "float64")])
 

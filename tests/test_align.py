@@ -1,0 +1,178 @@
+"""The alignment ladder passes, and fails where one thing is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cait import align, exchange, losses
+from cait.align_golden import GoldenReference
+from cait.checkpoint import save_weights
+from cait.errors import CaitError
+from cait.model import CaiT
+from cait.zoo import create_model
+from conftest import GOLDEN, ROOT, run_python
+
+SCRIPT = str(ROOT / "CaiT" / "check_alignment.py")
+SIZES = {"image_size": 16, "patch_size": 4, "num_classes": 10, "embed_dim": 24, "depth": 3, "num_heads": 2}
+
+
+@pytest.fixture
+def tiny():
+    with exchange.float64():
+        yield GoldenReference(GOLDEN, "tiny", lambda: CaiT(**SIZES))
+
+
+def failed_steps(reference, steps=(1, 2, 3, 4, 5)):
+    return {row.step for row in align.climb(reference, list(steps)) if not row.passed}
+
+
+def test_all_five_steps_of_the_tiny_model_pass(tiny, tmp_path):
+    rows = align.climb(tiny, [1, 2, 3, 4, 5], tmp_path)
+    assert all(row.passed for row in rows)
+    assert {step: sum(row.step == step for row in rows) for step in range(1, 6)} == {1: 1, 2: 21, 3: 11, 4: 101, 5: 198}
+    log = np.load(tmp_path / "tiny_1_forward_paddle.npy", allow_pickle=True).item()
+    assert log["logits"].shape == (8, 10)
+    assert "diff check passed" in (tmp_path / "tiny_4_gradients_diff.txt").read_text()
+
+
+def test_a_variant_passes_forward_and_preprocessing():
+    with exchange.float64():
+        rows = align.climb(GoldenReference(GOLDEN, "cait_xxs24_224", lambda: create_model("cait_xxs24_224")), [1, 2])
+    assert all(row.passed for row in rows) and len(rows) == 24
+
+
+class Damaged(GoldenReference):
+    """The golden reference against a model with one thing wrong."""
+
+    damage = None
+
+    def our_model(self):
+        model = super().our_model()
+        type(self).damage(model)
+        return model
+
+
+def damaged(change):
+    return type("Damaged", (Damaged,), {"damage": staticmethod(change)})(GOLDEN, "tiny", lambda: CaiT(**SIZES))
+
+
+def transpose(model):
+    weight = model.blocks[1].attn.proj.weight
+    weight.set_value(weight.numpy().T.copy())
+
+
+def scale(model):
+    gamma = model.blocks[2].gamma_1
+    gamma.set_value(gamma.numpy() * 1.01)
+
+
+@pytest.mark.parametrize("change", [transpose, scale])
+def test_one_wrong_weight_fails_every_step_that_uses_the_model(tiny, change):
+    assert failed_steps(damaged(change)) == {1, 3, 4, 5}
+
+
+def test_another_label_smoothing_fails_the_losses(tiny, monkeypatch):
+    monkeypatch.setattr(align, "SMOOTHING", 0.11)
+    assert failed_steps(tiny) == {3}
+
+
+def test_another_loss_formula_fails_the_losses(tiny, monkeypatch):
+    real = losses.soft_distillation
+    monkeypatch.setattr(losses, "soft_distillation", lambda logits, teacher, tau: real(logits, teacher, tau) * 10)
+    assert failed_steps(tiny) == {3}
+
+
+def test_one_logit_that_is_not_a_number_fails(tiny, monkeypatch):
+    real = align.forward
+
+    def forward(model, images):
+        arrays = real(model, images)
+        arrays["logits"][3, 4] = np.nan
+        return arrays
+
+    monkeypatch.setattr(align, "forward", forward)
+    assert failed_steps(tiny, [1]) == {1}
+
+
+@pytest.mark.parametrize("wrong", ["nan on both sides", "missing", "transposed", "too much"])
+def test_the_verdict_is_our_own(wrong):
+    reference = {"a": np.arange(4.0).reshape(2, 2)}
+    ours = {"a": reference["a"] + 2e-11}
+    if wrong == "nan on both sides":
+        ours = reference = {"a": np.array([np.nan])}
+    elif wrong == "missing":
+        ours = {"b": ours["a"]}
+    elif wrong == "transposed":
+        reference, ours = {"a": np.zeros((2, 3))}, {"a": np.zeros((3, 2))}
+    else:
+        ours = {"a": reference["a"] + 4e-11}
+    assert not align.compare("m", 1, ours, reference)[0].passed
+    assert align.compare("m", 1, {"a": np.arange(4.0) + 2e-11}, {"a": np.arange(4.0)})[0].passed
+
+
+def test_nothing_compared_is_not_a_pass():
+    with pytest.raises(CaitError, match="nothing to compare in step 1"):
+        align.compare("m", 1, {}, {})
+
+
+def test_the_command_prints_a_table_and_leaves_a_report(tmp_path):
+    result = run_python(SCRIPT, "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("passed") == 7 and "all 356 arrays agree" in result.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["passed"] and len(report["rows"]) == 356
+
+
+def test_the_command_fails_where_a_number_differs(tmp_path):
+    golden = tmp_path / "golden"
+    golden.mkdir()
+    for path in GOLDEN.iterdir():
+        (golden / path.name).symlink_to(path)
+    arrays = dict(np.load(GOLDEN / "train_tiny.npz"))
+    arrays["grad/norm.weight"] = arrays["grad/norm.weight"] + 1e-8
+    (golden / "train_tiny.npz").unlink()
+    np.savez(golden / "train_tiny.npz", **arrays)
+    result = run_python(SCRIPT, "--models", "tiny", "--golden", golden, "--output", tmp_path / "out")
+    assert result.returncode == 1 and "1 of 332 arrays differ" in result.stderr
+    assert "4 gradients" in result.stdout and "FAILED" in result.stdout and "grad/norm.weight" in result.stdout
+    assert not json.loads((tmp_path / "out" / "report.json").read_text())["passed"]
+
+
+@pytest.mark.parametrize(
+    "words, exit_code, message",
+    [
+        (["--models", "cait_xl"], 2, "no variant 'cait_xl'"),
+        (["--weights", "a.pdparams"], 2, "--weights and --images need --live"),
+        (["--golden", "nowhere"], 1, "nowhere/train_tiny.json: cannot be read"),
+        (["--steps", "6"], 2, "invalid choice: 6"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(tmp_path, words, exit_code, message):
+    result = run_python(SCRIPT, "--output", tmp_path, *words)
+    assert result.returncode == exit_code
+    assert result.stderr.startswith("error: ") and message in result.stderr
+
+
+def test_live_against_timm(tmp_path, all_digits):
+    pytest.importorskip("torch")
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+        pytest.skip(f"timm cannot be imported: {error}")
+    from cait.align_live import LiveReference
+
+    weights = tmp_path / "weights.pdparams"
+    save_weights(create_model("cait_xxs24_224", num_classes=7), weights)
+    pictures = [str(path) for path in sorted(all_digits.rglob("*.png"))[:2]]
+    with exchange.float64():
+        make = lambda classes: create_model("cait_xxs24_224", num_classes=classes)  # noqa: E731
+        rows = align.climb(LiveReference("cait_xxs24_224", make, weights, pictures), [1, 2, 3])
+    assert all(row.passed for row in rows)
+
+
+@pytest.mark.slow
+def test_all_variants(tmp_path):
+    result = run_python(SCRIPT, "--models", "all", "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("  passed") == 25
