@@ -93,6 +93,8 @@ def test_one_logit_that_is_not_a_number_fails(tiny, monkeypatch):
 
     monkeypatch.setattr(align, "forward", forward)
     assert failed_steps(tiny, [1]) == {1}
+    row = json.loads(align.report(align.climb(tiny, [1])))["rows"][0]
+    assert (row["passed"], row["max_diff"]) == (False, None)
 
 
 @pytest.mark.parametrize("wrong", ["nan on both sides", "missing", "transposed", "too much"])
@@ -122,6 +124,9 @@ def test_the_command_prints_a_table_and_leaves_a_report(tmp_path):
     assert result.stdout.count("passed") == 7 and "all 356 arrays agree" in result.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["passed"] and len(report["rows"]) == 356
+    thresholds = {row["name"]: row["threshold"] for row in report["rows"] if row["model"] == "tiny"}
+    assert thresholds["schedule/paper_400"] == pytest.approx(5e-16)
+    assert thresholds["adamw_clip1.0/losses"] == pytest.approx(2.6e-9, rel=0.1)
 
 
 def test_the_command_fails_where_a_number_differs(tmp_path):
