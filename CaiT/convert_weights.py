@@ -41,13 +41,13 @@ def main() -> None:
         kind = SOURCES[args.origin]
         url = kind.url(args.variant, args.base_url)
         source = fetch(url, args.cache, f"{args.variant}.{args.origin}{kind.suffix}")
-        print(f"downloaded: {source}, from {url}")
+        print(f"from {url}: {source}")
     tensors = exchange.read_any(source, expected)
     variant = args.variant or exchange.name_of(tensors)
     suffix = exchange.TARGETS[args.to]
     output = args.output
     if output is None:
-        in_place = args.to == "paddle" and variant
+        in_place = args.to == "paddle" and variant and source.suffix != suffix
         output = HERE / f"{variant}{suffix}" if in_place else source.with_suffix(suffix)
     if output.suffix != suffix:
         raise UsageError(f"--output {output}: must end in {suffix} for --to {args.to}")
@@ -55,7 +55,7 @@ def main() -> None:
     size = sum(value.size for value in tensors.values())
     print(f"written: {output}, {variant or 'a CaiT of no published size'}, {len(tensors)} tensors, {size} parameters")
     if args.verify:
-        print(exchange.logits_digest(output if args.to == "paddle" else source))
+        print(exchange.logits_digest(exchange.read_any(output)))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from cait import align, exchange, losses
+from cait import align, exchange, losses, optim
 from cait.align_golden import GoldenReference
 from cait.checkpoint import save_weights
+from cait.config import make_config
 from cait.errors import CaitError
 from cait.model import CaiT
 from cait.zoo import create_model
@@ -30,7 +31,7 @@ def failed_steps(reference, steps=(1, 2, 3, 4, 5)):
 def test_all_five_steps_of_the_tiny_model_pass(tiny, tmp_path):
     rows = align.climb(tiny, [1, 2, 3, 4, 5], tmp_path)
     assert all(row.passed for row in rows)
-    assert {step: sum(row.step == step for row in rows) for step in range(1, 6)} == {1: 1, 2: 21, 3: 11, 4: 101, 5: 198}
+    assert {step: sum(row.step == step for row in rows) for step in range(1, 6)} == {1: 1, 2: 22, 3: 11, 4: 101, 5: 198}
     log = np.load(tmp_path / "tiny_1_forward_paddle.npy", allow_pickle=True).item()
     assert log["logits"].shape == (8, 10)
     assert "diff check passed" in (tmp_path / "tiny_4_gradients_diff.txt").read_text()
@@ -39,7 +40,7 @@ def test_all_five_steps_of_the_tiny_model_pass(tiny, tmp_path):
 def test_a_variant_passes_forward_and_preprocessing():
     with exchange.float64():
         rows = align.climb(GoldenReference(GOLDEN, "cait_xxs24_224", lambda: create_model("cait_xxs24_224")), [1, 2])
-    assert all(row.passed for row in rows) and len(rows) == 24
+    assert all(row.passed for row in rows) and len(rows) == 25
 
 
 class Damaged(GoldenReference):
@@ -83,6 +84,17 @@ def test_another_loss_formula_fails_the_losses(tiny, monkeypatch):
     assert failed_steps(tiny) == {3}
 
 
+@pytest.mark.parametrize("wrong", [lambda name, p: True, lambda name, p: p.ndim > 1])
+def test_another_rule_of_weight_decay_fails_the_training(tiny, monkeypatch, wrong):
+    monkeypatch.setattr(optim, "is_decayed", wrong)
+    assert failed_steps(tiny, [5]) == {5}
+
+
+def test_another_mean_fails_the_preprocessing(tiny, monkeypatch):
+    monkeypatch.setattr(align, "make_config", lambda values: make_config({"DATA.MEAN": [0.485, 0.456, 0.407]}))
+    assert failed_steps(tiny, [2]) == {2}
+
+
 def test_one_logit_that_is_not_a_number_fails(tiny, monkeypatch):
     real = align.forward
 
@@ -121,11 +133,12 @@ def test_nothing_compared_is_not_a_pass():
 def test_the_command_prints_a_table_and_leaves_a_report(tmp_path):
     result = run_python(SCRIPT, "--output", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("passed") == 7 and "all 356 arrays agree" in result.stdout
+    assert result.stdout.count("passed") == 7 and "all 358 arrays agree" in result.stdout
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["passed"] and len(report["rows"]) == 356
+    assert report["passed"] and len(report["rows"]) == 358
     thresholds = {row["name"]: row["threshold"] for row in report["rows"] if row["model"] == "tiny"}
     assert thresholds["schedule/paper_400"] == pytest.approx(5e-16)
+    assert thresholds["grad/blocks.0.attn.proj_l.bias"] == thresholds["grad/cls_token"] < 1e-9
     assert thresholds["adamw_clip1.0/losses"] == pytest.approx(2.6e-9, rel=0.1)
 
 
@@ -139,7 +152,7 @@ def test_the_command_fails_where_a_number_differs(tmp_path):
     (golden / "train_tiny.npz").unlink()
     np.savez(golden / "train_tiny.npz", **arrays)
     result = run_python(SCRIPT, "--models", "tiny", "--golden", golden, "--output", tmp_path / "out")
-    assert result.returncode == 1 and "1 of 332 arrays differ" in result.stderr
+    assert result.returncode == 1 and "1 of 333 arrays differ" in result.stderr
     assert "4 gradients" in result.stdout and "FAILED" in result.stdout and "grad/norm.weight" in result.stdout
     assert not json.loads((tmp_path / "out" / "report.json").read_text())["passed"]
 
@@ -148,9 +161,12 @@ def test_the_command_fails_where_a_number_differs(tmp_path):
     "words, exit_code, message",
     [
         (["--models", "cait_xl"], 2, "no variant 'cait_xl'"),
-        (["--weights", "a.pdparams"], 2, "--weights and --images need --live"),
+        (["--weights", "a.pdparams"], 2, "--weights and --images need --live or --deploy"),
         (["--golden", "nowhere"], 1, "nowhere/train_tiny.json: cannot be read"),
         (["--steps", "6"], 2, "invalid choice: 6"),
+        (["--models", "cait_xxs24_224", "--steps", "3"], 2, "cait_xxs24_224: the golden files have steps (1, 2)"),
+        (["--live", "--models", "tiny"], 2, "no variant 'tiny'"),
+        (["--deploy", "nowhere"], 2, "--deploy needs --weights and --images"),
     ],
 )
 def test_wrong_usage_is_one_sentence(tmp_path, words, exit_code, message):

@@ -10,7 +10,7 @@ from paddle.nn import functional as F
 
 from cait import checkpoint as ckpt
 from cait.align_golden import golden_images
-from cait.errors import CaitError
+from cait.errors import CaitError, UsageError
 from cait.model import CaiT
 from cait.optim import adamw, optimizer_state
 from conftest import GOLDEN
@@ -153,7 +153,7 @@ def test_a_tensor_that_is_none_is_an_error(tmp_path):
     weights["head.bias"] = np.array(["a", "b", "c"])
     with open(tmp_path / "weights.pdparams", "wb") as file:
         pickle.dump(weights, file)
-    with pytest.raises(CaitError, match="head.bias is not a tensor of numbers"):
+    with pytest.raises(CaitError, match="head.bias holds <U1, not floating-point numbers"):
         ckpt.load_weights(model, tmp_path / "weights")
 
 
@@ -239,3 +239,39 @@ def test_checkpoints_of_pytorch_load_directly(name):
     model.eval()
     images = paddle.to_tensor(golden_images(1, 8, 16, 16).astype("float32"))
     np.testing.assert_allclose(model(images).numpy(), golden, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"cls_token": np.zeros((1, 1, 8), "uint16")}, "cls_token is in bfloat16; save the weights in float32"),
+        ({"model": {"cls_token": np.zeros(1, "f4")}}, "'model' is not a named tensor of numbers"),
+        ({3: np.zeros(1, "f4")}, "3 is not a named tensor of numbers"),
+        ({"cls_token": [[1.0], [1.0, 2.0]]}, "'cls_token' is not a named tensor of numbers"),
+        ({"cls_token": np.zeros(1, "complex64")}, "cls_token holds complex64"),
+    ],
+)
+def test_content_that_is_no_weights_is_an_error(tmp_path, content, words):
+    with open(tmp_path / "weights.pdparams", "wb") as file:
+        pickle.dump(content, file)
+    with pytest.raises(CaitError, match=words):
+        ckpt.load_weights(small_model(), tmp_path / "weights")
+
+
+def test_weights_in_bfloat16_are_refused(tmp_path):
+    weights = {name: tensor.astype("bfloat16") for name, tensor in small_model().state_dict().items()}
+    paddle.save(weights, str(tmp_path / "weights.pdparams"))
+    with pytest.raises(CaitError, match="is in bfloat16"):
+        ckpt.load_weights(small_model(), tmp_path / "weights")
+
+
+def test_a_file_of_another_kind_is_never_unpickled(tmp_path):
+    (tmp_path / "weights.pt").write_bytes(b"cos\nmkdir\n(S'owned'\ntR.")
+    with pytest.raises(UsageError, match="weights.pt: must end in .pdparams, .safetensors or .pth"):
+        ckpt.load_weights(small_model(), tmp_path / "weights.pt")
+
+
+def test_a_grid_of_as_many_patches_is_named(tmp_path):
+    ckpt.save_weights(small_model(image_size=(4, 16)), tmp_path / "weights.pdparams")
+    notes = ckpt.load_weights(small_model(image_size=(4, 16)), tmp_path / "weights")
+    assert notes[1:] == ["position embedding taken as 1x4 patches, as many as a 2x2 one has"]

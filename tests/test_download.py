@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import re
 import threading
 
@@ -17,6 +18,7 @@ from cait.zoo import create_model
 from conftest import GOLDEN, ROOT, run_python
 
 CONTENT = (GOLDEN / "tiny_timm_style.safetensors").read_bytes()
+OTHER = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
 NAME = "model.safetensors"
 
 
@@ -26,7 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.tag, self.break_after, self.ranges, self.status = CONTENT, '"1"', [], True, 200
-        self.requests = []
+        self.requests, self.shift, self.tells_length = [], 0, True
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -46,7 +48,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if start >= len(server.content):
                 return self.send_error(416)
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(server.content) - start))
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start + server.shift}-{len(server.content) - 1}/{len(server.content)}"
+            )
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(server.content) - start))
         self.send_header("ETag", server.tag)
         self.end_headers()
         end = start + server.break_after.pop(0) if server.break_after else len(server.content)
@@ -85,9 +92,7 @@ def test_a_download_that_breaks_off_goes_on(server, fetch):
 
 def test_the_next_call_goes_on_too(server, fetch, tmp_path):
     server.break_after = [50_000, 0, 0, 0, 0, 0]
-    with pytest.raises(
-        CaitError, match=f"broke off, {len(CONTENT) - 50_000} bytes are missing; the same command goes on"
-    ):
+    with pytest.raises(CaitError, match="broke off after 50000 bytes; the same command goes on"):
         fetch()
     assert not (tmp_path / NAME).exists()
     server.break_after = []
@@ -100,8 +105,8 @@ def test_a_file_that_changed_on_the_server_is_fetched_anew(server, fetch):
     server.break_after = [50_000, 0, 0]
     with pytest.raises(CaitError):
         fetch()
-    server.content, server.tag, server.break_after = CONTENT[::-1], '"2"', []
-    assert fetch().read_bytes() == CONTENT[::-1]
+    server.content, server.tag, server.break_after = OTHER, '"2"', []
+    assert fetch().read_bytes() == OTHER
 
 
 def test_a_server_without_ranges_starts_again(server, fetch):
@@ -111,14 +116,17 @@ def test_a_server_without_ranges_starts_again(server, fetch):
 
 def test_a_whole_part_needs_no_more_bytes(server, fetch, tmp_path):
     (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
-    (tmp_path / f"{NAME}.part.json").write_text('{"validator": "\\"1\\""}')
+    state = {"url": f"{server.url}/{NAME}", "validator": server.tag}
+    (tmp_path / f"{NAME}.part.json").write_text(json.dumps(state))
     assert fetch().read_bytes() == CONTENT
 
 
 def test_a_file_whose_checksum_changed_is_kept_aside(server, fetch, tmp_path):
     fetch()
     (tmp_path / NAME).write_bytes(CONTENT[:-1] + b"x")
-    with pytest.raises(CaitError, match="its checksum is not the recorded one; it is kept as model.safetensors.bad"):
+    with pytest.raises(
+        CaitError, match=r"its checksum is not the recorded one; it is kept as .*model\.safetensors\.bad"
+    ):
         fetch()
     assert (tmp_path / f"{NAME}.bad").read_bytes() == CONTENT[:-1] + b"x" and not (tmp_path / NAME).exists()
     assert fetch().read_bytes() == CONTENT
@@ -129,11 +137,66 @@ def test_a_file_put_there_by_hand_is_used(server, fetch, tmp_path):
     assert fetch().read_bytes() == b"mine" and server.requests == []
 
 
-def test_a_page_is_kept_aside(server, fetch, tmp_path):
-    server.content = b"<!DOCTYPE html><html>please log in</html>"
-    with pytest.raises(CaitError, match=r"gave an HTML page, not a checkpoint; it is kept as .*\.bad"):
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"<!DOCTYPE html><html>please log in</html>", "an HTML page, not a checkpoint"),
+        (b'{"error": "not found"}', "neither a .pth nor a .safetensors file"),
+        (b"", "neither a .pth nor a .safetensors file"),
+        (CONTENT[:100_000], "a damaged safetensors file"),
+        ((GOLDEN / "tiny_fb_style.pth").read_bytes()[:100_000], "neither a .pth nor"),
+    ],
+)
+def test_what_is_no_checkpoint_is_kept_aside(server, fetch, tmp_path, content, words):
+    server.content = content
+    with pytest.raises(CaitError, match=f"gave {words}.*; it is kept as .*"):
         fetch()
     assert {path.name for path in tmp_path.iterdir()} == {f"{NAME}.bad"}
+    server.content = CONTENT
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_a_whole_pth_file_is_taken(server, fetch):
+    server.content = (GOLDEN / "tiny_fb_style.pth").read_bytes()
+    assert fetch().read_bytes() == server.content
+
+
+def test_a_server_that_tells_no_length(server, fetch, tmp_path):
+    server.tells_length, server.break_after = False, [50_000]
+    with pytest.raises(CaitError, match="a damaged safetensors file"):
+        fetch()
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_another_range_than_the_one_asked_for_is_an_error(server, fetch, tmp_path):
+    server.break_after, server.shift = [50_000], 1
+    with pytest.raises(CaitError, match="another part than the one asked for; remove the .part file"):
+        fetch()
+    assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:50_000]
+
+
+def test_a_part_from_another_mirror_is_not_continued(server, fetch, tmp_path):
+    server.break_after = [50_000, 0, 0]
+    with pytest.raises(CaitError):
+        fetch()
+    server.break_after, server.content = [], OTHER
+    assert download.fetch(f"{server.url}/other", tmp_path, NAME).read_bytes() == OTHER
+    assert server.requests[-1] == ("/other", None)
+
+
+@pytest.mark.parametrize("url", ["foo", "http://a b", "http://[::1", "http://127.0.0.1:xx/a", "ftp://127.0.0.1:9/a"])
+def test_no_address_is_named(tmp_path, url):
+    with pytest.raises(CaitError, match="cannot be reached"):
+        download.fetch(url, tmp_path, "a")
+
+
+@pytest.mark.parametrize("content", ["", "{"])
+def test_broken_notes_count_as_none(server, fetch, tmp_path, content):
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:1000])
+    (tmp_path / f"{NAME}.part.json").write_text(content)
+    assert fetch().read_bytes() == CONTENT
+    (tmp_path / f"{NAME}.sha256").write_text("")
+    assert fetch().read_bytes() == CONTENT
 
 
 def test_an_error_of_the_server_is_named(server, fetch):

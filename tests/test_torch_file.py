@@ -63,7 +63,7 @@ def test_the_format_before_torch_1_6_is_refused_with_advice(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"no checkpoint at all"])
 def test_what_is_no_checkpoint_is_an_error(tmp_path, content):
     (tmp_path / "a.pth").write_bytes(content)
-    with pytest.raises(CaitError, match="a.pth: not a PyTorch checkpoint, or damaged"):
+    with pytest.raises(CaitError, match="a.pth: not a PyTorch checkpoint that can be read"):
         read_torch_file(tmp_path / "a.pth")
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_checkpoint_is_an_error(tmp_path, content):
 def test_a_truncated_file_is_an_error(tmp_path, share):
     content = FB_STYLE.read_bytes()
     (tmp_path / "a.pth").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CaitError, match="not a PyTorch checkpoint, or damaged"):
+    with pytest.raises(CaitError, match="not a PyTorch checkpoint that can be read"):
         read_torch_file(tmp_path / "a.pth")
 
 
@@ -79,7 +79,7 @@ def test_a_truncated_file_is_an_error(tmp_path, share):
     "change, words",
     [
         (lambda name, data: (name, data[:-4] if name.endswith("data/0") else data), "a storage shorter than it says"),
-        (lambda name, data: (name.replace("data/0", "data/x"), data), "damaged"),
+        (lambda name, data: (name.replace("data/0", "data/x"), data), "There is no item named"),
         (lambda name, data: (name.replace("data.pkl", "other.pkl"), data), "holds no data.pkl"),
     ],
 )
@@ -107,6 +107,16 @@ def test_big_endian_storages_are_read(tmp_path):
 def test_a_pickle_without_named_tensors_is_an_error(tmp_path, content):
     write_zip(tmp_path / "a.pth", pickle.dumps(content, protocol=2))
     with pytest.raises(CaitError, match="named tensor"):
+        read_torch_file(tmp_path / "a.pth")
+
+
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
+    with pytest.raises(pickle.UnpicklingError, match="beyond its storage"):
+        _rebuild_tensor(np.zeros(4, "f4"), 0, (20000, 20000), (0, 0))
+    with zipfile.ZipFile(FB_STYLE) as source, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as target:
+        for info in source.infolist():
+            target.writestr(info.filename, source.read(info))
+    with pytest.raises(CaitError, match="a compressed storage"):
         read_torch_file(tmp_path / "a.pth")
 
 

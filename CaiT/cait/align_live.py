@@ -1,21 +1,21 @@
 """timm's own model, run beside ours on the same weights and images. Needs torch and timm (requirements-align.txt)."""
 
+import functools
 import pathlib
 
 import numpy as np
 from PIL import Image
 
-from cait.align import ALPHA, MIXED, MIXED_TARGETS, SCHEDULES, SMOOTHING, TAU, TRAINING, Arrays
+from cait.align import ALPHA, MIXED, MIXED_TARGETS, NORMALISED, SCHEDULES, SMOOTHING, TAU, TRAINING, Arrays
 from cait.align_golden import golden_images, golden_tensor
 from cait.checkpoint import set_tensors
 from cait.convert import check_tensors
 from cait.data.transforms import EvalTransform
-from cait.errors import UsageError
+from cait.errors import CaitError, UsageError
 from cait.exchange import read_any
 from cait.model import CaiT
-from cait.optim import is_decayed
 
-NUM_IMAGES = 2
+NUM_IMAGES, MAX_PICTURES = 2, 16  # through the models; through the preprocessing
 PICTURE_SIZES = ((500, 375), (240, 320), (97, 101))  # width and height of the made-up pictures
 
 
@@ -35,11 +35,12 @@ class LiveReference:
         try:
             import timm.data.mixup
             import timm.loss
+            import timm.optim
             import timm.scheduler
             import timm.utils
             import torch
-        except ImportError as error:
-            raise UsageError(f"--live needs {error.name}: pip install -r requirements-align.txt") from error
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+            raise UsageError(f"--live: pip install -r requirements-align.txt ({error})") from error
         self.torch, self.timm, self.name = torch, timm, name
         self.files = pictures
         tensors = None if weights is None else read_any(weights)
@@ -67,21 +68,26 @@ class LiveReference:
     def size(self) -> int:
         return int(self.name.rsplit("_", 1)[1])
 
+    @functools.cache  # noqa: B019 (one instance, for the length of a command)
     def _opened(self) -> list[Image.Image]:
         if self.files is None:
             rng = np.random.default_rng(3)
             return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype="uint8")) for w, h in PICTURE_SIZES]
         pictures = []
-        for file in self.files:
-            with Image.open(file) as picture:
-                pictures.append(picture.convert("RGB"))
+        for file in self.files[:MAX_PICTURES]:
+            try:
+                with Image.open(file) as picture:
+                    pictures.append(picture.convert("RGB"))
+            except (OSError, SyntaxError, ValueError) as error:
+                raise CaitError(f"{file}: the image cannot be read ({error})") from error
         return pictures
 
     def images(self) -> np.ndarray:
         if self.files is None:
             return golden_images(0, NUM_IMAGES, self.size, self.size)
         pixels = [EvalTransform((self.size, self.size))(picture) for picture in self._opened()[:NUM_IMAGES]]
-        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+        constants = self.timm.data.constants
+        mean, std = np.array(constants.IMAGENET_DEFAULT_MEAN), np.array(constants.IMAGENET_DEFAULT_STD)
         return np.ascontiguousarray(((np.stack(pixels) / 255 - mean) / std).transpose(0, 3, 1, 2))
 
     def labels(self) -> np.ndarray:
@@ -121,7 +127,14 @@ class LiveReference:
         pixels = {key: np.asarray(transform(item[0])).transpose(1, 2, 0) for key, item in self.pictures().items()}
         logits, labels = (self.torch.from_numpy(array) for array in (self.teacher_logits(), self.labels()))
         correct = [float(share) / 100 * len(labels) for share in self.timm.utils.accuracy(logits, labels, topk=(1, 5))]
-        return pixels | {"correct@1": np.array(round(correct[0])), "correct@5": np.array(round(correct[1]))}
+        constants = self.timm.data.constants
+        mean, std = constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD
+        normalised = ((next(iter(pixels.values())) / 255 - mean) / std).transpose(2, 0, 1)
+        return pixels | {
+            NORMALISED: normalised,
+            "correct@1": np.array(round(correct[0])),
+            "correct@5": np.array(round(correct[1])),
+        }
 
     def _criteria(self) -> dict:
         functional = self.torch.nn.functional
@@ -177,10 +190,9 @@ class LiveReference:
     def _train(self, clip: float | None) -> Arrays:
         self._reset()
         named = list(self.model.named_parameters())
-        groups = [
-            {"params": [p for key, p in named if is_decayed(key, p) == decayed], "weight_decay": decay}
-            for decayed, decay in ((True, TRAINING["weight_decay"]), (False, 0.0))
-        ]
+        groups = self.timm.optim.param_groups_weight_decay(
+            self.model, TRAINING["weight_decay"], no_weight_decay_list=self.model.no_weight_decay()
+        )
         optimizer = self.torch.optim.AdamW(groups, lr=TRAINING["lr"])
         images, labels = self.torch.from_numpy(self.images()), self.torch.from_numpy(self.labels())
         values = []

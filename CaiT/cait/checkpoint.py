@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.convert import SAFETENSORS, TORCH, check_shapes, read_torch_layout, transpose_linear
-from cait.errors import CaitError
+from cait.convert import SAFETENSORS, TORCH, check_floats, check_shapes, read_torch_layout, transpose_linear
+from cait.errors import CaitError, UsageError
 from cait.files import replacing
 from cait.model import CaiT
 from cait.optim import load_optimizer_state, optimizer_state
@@ -63,18 +63,6 @@ def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
         shutil.copyfile(source, target)
 
 
-def find_file(path: str | os.PathLike, suffixes: tuple[str, ...]) -> pathlib.Path:
-    """The file that a path with or without its suffix names; the first suffix that fits counts.
-
-    Raises:
-        CaitError: there is none.
-    """
-    for suffix in ("", *suffixes):
-        if pathlib.Path(f"{path}{suffix}").is_file():
-            return pathlib.Path(f"{path}{suffix}")
-    raise CaitError(f"{path}: no such checkpoint, with or without {', '.join(suffixes)}")
-
-
 def load_tensors(path: pathlib.Path) -> dict[str, Any]:
     """The content of a `.pdparams` or `.pdstates` file, tensors as numpy arrays.
 
@@ -88,6 +76,36 @@ def load_tensors(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
         raise CaitError(f"{path}: not a checkpoint: it holds no named tensors")
     return content
+
+
+def find_weights(path: str | os.PathLike) -> pathlib.Path:
+    """The weights file that a path names, with or without its suffix.
+
+    Raises:
+        CaitError: there is none.
+    """
+    suffixes = (WEIGHTS, SAFETENSORS, TORCH)
+    for suffix in ("", *suffixes):
+        if pathlib.Path(f"{path}{suffix}").is_file():
+            return pathlib.Path(f"{path}{suffix}")
+    raise CaitError(f"{path}: no such checkpoint, with or without {', '.join(suffixes)}")
+
+
+def read_weights(file: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a `.pdparams`, `.safetensors` or `.pth` file in Paddle's layout; the suffix says which it is.
+
+    Raises:
+        CaitError: the file is missing, damaged, or holds something other than named tensors of floating-point numbers.
+        UsageError: another suffix.
+    """
+    file = pathlib.Path(file)
+    if file.suffix in (SAFETENSORS, TORCH):
+        return transpose_linear(read_torch_layout(file))
+    if file.suffix != WEIGHTS:  # never handed to paddle.load, which runs what a pickle says
+        raise UsageError(f"{file}: must end in {WEIGHTS}, {SAFETENSORS} or {TORCH}")
+    if not file.is_file():
+        raise CaitError(f"{file}: no such file")
+    return check_floats(load_tensors(file), str(file))
 
 
 def load_weights(model: CaiT, path: str | os.PathLike, reset_head: bool = False) -> list[str]:
@@ -106,9 +124,8 @@ def load_weights(model: CaiT, path: str | os.PathLike, reset_head: bool = False)
     Raises:
         CaitError: no such file, no checkpoint, or one of another model (the first mismatching tensors are named).
     """
-    file = find_file(path, (WEIGHTS, SAFETENSORS, TORCH))
-    from_torch = file.suffix in (SAFETENSORS, TORCH)
-    weights = transpose_linear(read_torch_layout(file)) if from_torch else load_tensors(file)
+    file = find_weights(path)
+    weights = read_weights(file)
     notes = [f"weights from {file}", *_adapt(weights, model, reset_head)]
     _set_weights(model, weights, file)
     return notes
@@ -119,11 +136,15 @@ def _adapt(weights: dict, model: CaiT, reset_head: bool) -> list[str]:
     notes = []
     own = model.state_dict()
     shapes = {name: list(np.shape(weights.get(name, 0))) for name in ("pos_embed", "head.weight")}
-    side = math.isqrt(shapes["pos_embed"][1]) if len(shapes["pos_embed"]) == 3 else 0
-    if side and shapes["pos_embed"][1] != own["pos_embed"].shape[1] and side**2 == shapes["pos_embed"][1]:
-        weights["pos_embed"] = resize_pos_embed(weights["pos_embed"], model.grid_size)
-        height, width = model.grid_size
-        notes.append(f"position embedding resized from {side}x{side} to {height}x{width} patches")
+    count = shapes["pos_embed"][1] if len(shapes["pos_embed"]) == 3 else 0
+    side, grid = math.isqrt(count), model.grid_size
+    # A checkpoint does not say its grid. A square number of patches is taken for a square, as all published ones are,
+    # unless the model has just as many patches in a grid of its own: then it may well be this model's own checkpoint.
+    if count and side**2 == count and count != grid[0] * grid[1]:
+        weights["pos_embed"] = resize_pos_embed(weights["pos_embed"], grid)
+        notes.append(f"position embedding resized from {side}x{side} to {grid[0]}x{grid[1]} patches")
+    elif count and side**2 == count and grid != (side, side):
+        notes.append(f"position embedding taken as {grid[0]}x{grid[1]} patches, as many as a {side}x{side} one has")
     if reset_head and len(shapes["head.weight"]) == 2 and shapes["head.weight"] != own["head.weight"].shape:
         weights |= {name: own[name].numpy() for name in ("head.weight", "head.bias")}
         notes.append(f"fresh head for {own['head.bias'].shape[0]} classes in place of {shapes['head.weight'][1]}")
@@ -155,19 +176,15 @@ def _bicubic_matrix(size: int, new_size: int) -> np.ndarray:
     return matrix
 
 
-def _set_weights(model: CaiT, weights: dict, file: pathlib.Path) -> None:
+def _set_weights(model: CaiT, weights: dict[str, np.ndarray], file: pathlib.Path) -> None:
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    arrays = {name: np.asarray(value) for name, value in weights.items()}
     try:
-        check_shapes({name: value.shape for name, value in arrays.items()}, own, str(file))
+        check_shapes({name: value.shape for name, value in weights.items()}, own, str(file))
     except CaitError as error:
         if "head.weight has shape" in str(error):
             raise CaitError(f"{error}; -o MODEL.RESET_HEAD=true trains a fresh head for another class count") from error
         raise
-    wrong = [name for name, value in arrays.items() if value.dtype.kind not in "fiu"]
-    if wrong:
-        raise CaitError(f"{file}: {wrong[0]} is not a tensor of numbers")
-    set_tensors(model, arrays)
+    set_tensors(model, weights)
 
 
 def set_tensors(model: CaiT, arrays: dict[str, np.ndarray]) -> None:
@@ -208,6 +225,6 @@ def load_checkpoint(model: CaiT, optimizer: paddle.optimizer.Optimizer, path: st
     states = load_tensors(file)
     if set(states) != {"model", "optimizer", "progress"}:
         raise CaitError(f"{file}: not the state of a training run")
-    _set_weights(model, states["model"], file)
+    _set_weights(model, check_floats(states["model"], str(file)), file)
     load_optimizer_state(optimizer, model, states["optimizer"])
     return states["progress"]

@@ -6,6 +6,7 @@ tensors, the weights of Linear layers, are transposed.
 
 import os
 import pathlib
+import re
 
 import numpy as np
 
@@ -71,8 +72,10 @@ def infer_arguments(shapes: dict[str, tuple[int, ...]]) -> dict:
 
     def count(prefix):
         numbers = [name.split(".")[1] for name in shapes if name.startswith(prefix)]
-        return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
+        return max((int(number) for number in numbers if re.fullmatch("[0-9]{1,4}", number)), default=-1) + 1
 
+    if len(shapes) > 18 * 1000:  # before a name makes us believe in millions of blocks
+        raise CaitError("no checkpoint of a CaiT: it holds too many tensors")
     try:
         return {
             "num_patches": shapes["pos_embed"][1],
@@ -119,6 +122,22 @@ def check_tensors(tensors: dict[str, np.ndarray], expected: dict[str, tuple[int,
     check_shapes(shapes, expected, source)
 
 
+def check_floats(tensors: dict, source: str) -> dict[str, np.ndarray]:
+    """Demands names and floating-point arrays.
+
+    Raises:
+        CaitError: names what is something else.
+    """
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, np.ndarray):
+            raise CaitError(f"{source}: {name!r} is not a named tensor of numbers")
+        if value.dtype == np.uint16:  # how numpy gets to see it
+            raise CaitError(f"{source}: {name} is in bfloat16; save the weights in float32")
+        if value.dtype.kind != "f":
+            raise CaitError(f"{source}: {name} holds {value.dtype}, not floating-point numbers")
+    return tensors
+
+
 def transpose_linear(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """From PyTorch's layout to Paddle's or back: 2-D tensors are transposed, floats become float32."""
     return {
@@ -138,13 +157,10 @@ def read_torch_layout(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise CaitError(f"{path}: no such file")
     with open(path, "rb") as file:
         start = file.read(512)
-    if start.lstrip()[:1] == b"<":
+    if start[8:9] != b"{" and start.lstrip()[:1] == b"<":
         raise CaitError(f"{path}: an HTML page, not a checkpoint; the server sent a message in its place")
     tensors = _read_safetensors(path) if start[8:9] == b"{" else read_torch_file(path)
-    for name, value in tensors.items():
-        if value.dtype.kind != "f":
-            raise CaitError(f"{path}: {name} holds {value.dtype}, not floating-point numbers")
-    return tensors
+    return check_floats(tensors, str(path))
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -153,7 +169,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # KeyError: a type that numpy does not have
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also for a type that numpy does not have
+        if "bfloat16" in str(error).lower() or "bf16" in str(error).lower():
+            raise CaitError(f"{path}: holds bfloat16; save the weights in float32") from error
         raise CaitError(f"{path}: not a safetensors file, or damaged: {error}") from error
 
 

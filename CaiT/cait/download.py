@@ -1,17 +1,19 @@
 """Fetches published checkpoints into a cache folder, and goes on where a download broke off."""
 
-import hashlib
 import http.client
 import json
 import os
 import pathlib
+import re
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 from typing import NamedTuple
 
 from tqdm import tqdm
 
+from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import read_text, writable_folder, write_text
 
@@ -46,99 +48,127 @@ def default_cache() -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cait"
 
 
-def sha256_of(path: pathlib.Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 def fetch(url: str, cache: pathlib.Path, name: str) -> pathlib.Path:
-    """The file `cache/name`, downloaded from `url` unless it is there.
+    """The checkpoint `cache/name`, downloaded from `url` unless it is there.
 
-    A download that breaks off is resumed, at once up to TRIES times and by the next call, from `name.part`. The
-    SHA-256 of a whole file is recorded in `name.sha256` and verified on every later use; a file that does not match
-    is kept aside as `name.bad`.
+    A download that breaks off is resumed, at once up to TRIES times and by the next call, from `name.part`. What came
+    is checked to be a whole `.safetensors` or `.pth` file; its SHA-256 is recorded in `name.sha256` and verified on
+    every later use. A file that fails either is kept aside as `name.bad`.
 
     Raises:
-        CaitError: the server or the network refuses, the download keeps breaking off, or the checksum does not match.
+        CaitError: the server or the network refuses, the download keeps breaking off, or a check fails.
     """
     target = writable_folder(cache) / name
     record = cache / f"{name}.sha256"
     if target.is_file():
         digest = sha256_of(target)
-        if not record.is_file():  # put there by hand
+        recorded = read_text(record).split() if record.is_file() else []
+        if not recorded:  # put there by hand
             write_text(record, f"{digest}  {name}\n")
-        if digest == read_text(record).split()[0]:
+            recorded = [digest]
+        if digest == recorded[0]:
             return target
-        os.replace(target, cache / f"{name}.bad")
         record.unlink()
-        raise CaitError(
-            f"{target}: its checksum is not the recorded one; it is kept as {name}.bad, the next call downloads it anew"
-        )
+        _set_aside(target, cache / f"{name}.bad", f"{target}: its checksum is not the recorded one")
     part = cache / f"{name}.part"
     for attempt in range(TRIES):
         before = part.stat().st_size if part.is_file() else 0
-        missing = _continue(url, part)
-        if missing == 0:
+        is_whole = _continue(url, part)
+        if is_whole or (attempt and part.stat().st_size <= before):
             break
-        if attempt and part.stat().st_size <= before:
-            break
-    if missing:
-        raise CaitError(f"{url}: broke off, {missing} bytes are missing; the same command goes on from there")
+    if not is_whole:
+        raise CaitError(f"{url}: broke off after {part.stat().st_size} bytes; the same command goes on from there")
     part.with_suffix(".part.json").unlink(missing_ok=True)
-    with open(part, "rb") as file:
-        is_html = file.read(512).lstrip()[:1] == b"<"
-    if is_html:
-        os.replace(part, cache / f"{name}.bad")
-        raise CaitError(f"{url}: gave an HTML page, not a checkpoint; it is kept as {cache / name}.bad")
+    problem = _problem(part)
+    if problem:
+        _set_aside(part, cache / f"{name}.bad", f"{url}: gave {problem}")
     write_text(record, f"{sha256_of(part)}  {name}\n")
     os.replace(part, target)
     return target
 
 
-def _continue(url: str, part: pathlib.Path) -> int:
-    """Downloads what `part` lacks; returns the number of bytes that are still missing."""
-    state = part.with_suffix(".part.json")
-    start = part.stat().st_size if part.is_file() and state.is_file() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "cait"})
-    if start:
-        validator = json.loads(read_text(state))["validator"]
-        if validator:  # without one, a file that changed on the server could not be told from the old one
-            request.add_header("Range", f"bytes={start}-")
-            request.add_header("If-Range", validator)
+def _set_aside(path: pathlib.Path, aside: pathlib.Path, reason: str) -> None:
+    os.replace(path, aside)
+    raise CaitError(f"{reason}; it is kept as {aside}, and the next call downloads it anew")
+
+
+def _problem(path: pathlib.Path) -> str:
+    """Why a file is not a whole zip archive or safetensors file; empty if it is one."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if start[8:9] == b"{":
+        import safetensors
+
+        try:
+            with safetensors.safe_open(path, framework="np"):  # compares the header with the file's size
+                return ""
+        except safetensors.SafetensorError as error:
+            return f"a damaged safetensors file ({error})"
+    if start.lstrip()[:1] == b"<":
+        return "an HTML page, not a checkpoint"
+    return "" if zipfile.is_zipfile(path) else "neither a .pth nor a .safetensors file, or not all of it"
+
+
+def _read_state(state: pathlib.Path, url: str) -> str | None:
+    """The validator of a part that was downloaded from the same address."""
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            if response.status != 206:
-                start = 0
+        saved = json.loads(read_text(state)) if state.is_file() else {}
+    except json.JSONDecodeError:  # a kill while it was written: as if it were not there
+        return None
+    return saved.get("validator") if saved.get("url") == url else None
+
+
+def _continue(url: str, part: pathlib.Path) -> bool:
+    """Downloads what `part` lacks; says whether it is whole then."""
+    state = part.with_suffix(".part.json")
+    start = part.stat().st_size if part.is_file() else 0
+    # Without a validator, a file that changed on the server could not be told from the old one.
+    validator = _read_state(state, url) if start else None
+    headers = {"User-Agent": "cait"}
+    if validator:
+        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
+            start = _start_of(response, start)
             validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
             write_text(state, json.dumps({"url": url, "validator": validator}))
-            total = start + int(response.headers.get("Content-Length", 0)) or None
-            return _receive(response, part, start, total)
+            length = response.headers.get("Content-Length", "")
+            return _receive(response, part, start, start + int(length) if length.isdecimal() else None)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing lies beyond what is there
-            return 0
+        if error.code == 416 and validator:  # nothing lies beyond what is there
+            return True
         raise CaitError(f"{url}: the server answers {error.code} {error.reason}") from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except CaitError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no valid address
         raise CaitError(f"{url}: cannot be reached ({getattr(error, 'reason', error)})") from error
 
 
-def _receive(response, part: pathlib.Path, start: int, total: int | None) -> int:
+def _start_of(response, asked: int) -> int:
+    """The place in the file where the body begins: the one asked for, or 0 if the server sends the whole file."""
+    if response.status != 206:
+        return 0
+    content_range = re.fullmatch(r"bytes ([0-9]+)-.*", response.headers.get("Content-Range", ""))
+    if not content_range or int(content_range[1]) != asked:
+        raise CaitError("the server sends another part than the one asked for; remove the .part file to start again")
+    return asked
+
+
+def _receive(response, part: pathlib.Path, start: int, total: int | None) -> bool:
     received = start
     bar = tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, disable=None)
     with bar, open(part, "r+b" if start else "wb") as file:
         file.seek(start)
-        try:
-            while chunk := response.read(CHUNK_BYTES):
+        while True:
+            try:
+                chunk = response.read(CHUNK_BYTES)
+            except (OSError, http.client.HTTPException) as error:
+                chunk = getattr(error, "partial", b"")
                 file.write(chunk)
-                received += len(chunk)
-                bar.update(len(chunk))
-        except (OSError, http.client.IncompleteRead) as error:  # what came is kept
-            bar.write(f"{part.stem}: broke off after {received} bytes ({error})", file=sys.stderr)
-    return 0 if total is None else total - received
+                bar.write(f"{part.stem}: broke off after {received + len(chunk)} bytes ({error})", file=sys.stderr)
+                return False
+            if not chunk:
+                return total is None or received >= total
+            file.write(chunk)
+            received += len(chunk)
+            bar.update(len(chunk))

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from cait import convert
-from cait.checkpoint import WEIGHTS, load_tensors, load_weights
+from cait.checkpoint import WEIGHTS, read_weights, set_tensors
 from cait.errors import CaitError, UsageError
 from cait.files import replacing
 from cait.model import CaiT
@@ -29,24 +29,15 @@ def read_any(path: str | os.PathLike, expected: dict[str, tuple[int, ...]] | Non
     Raises:
         CaitError: the file is missing, damaged or of another model.
     """
-    if pathlib.Path(path).suffix == WEIGHTS:
-        if not pathlib.Path(path).is_file():
-            raise CaitError(f"{path}: no such file")
-        tensors = {name: np.asarray(value) for name, value in load_tensors(pathlib.Path(path)).items()}
-        tensors = convert.transpose_linear(tensors)
-        convert.check_tensors(tensors, expected, str(path))
-        return tensors
-    return convert.transpose_linear(convert.from_torch(path, expected))
+    tensors = convert.transpose_linear(read_weights(path))
+    convert.check_tensors(tensors, expected, str(path))
+    return tensors
 
 
 def name_of(tensors: dict[str, np.ndarray]) -> str | None:
-    """The published variant that tensors in PyTorch's layout have the shapes of, whatever their number of classes."""
-    shapes = {name: value.shape for name, value in tensors.items() if not name.startswith("head.")}
-    for name in list_models():
-        expected = variant_shapes(variant_config(name))
-        if shapes == {name: shape for name, shape in expected.items() if not name.startswith("head.")}:
-            return name
-    return None
+    """The published variant that tensors in PyTorch's layout have the shapes of, the head included."""
+    shapes = {name: value.shape for name, value in tensors.items()}
+    return next((name for name in list_models() if shapes == variant_shapes(variant_config(name))), None)
 
 
 def write_any(tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = False) -> None:
@@ -92,28 +83,39 @@ def fixed_image(height: int, width: int, channels: int = 3) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((1, channels, height, width))
 
 
-def model_of(tensors: dict[str, np.ndarray]) -> CaiT:
-    """A CaiT, for a square image, of the sizes that tensors in PyTorch's layout have; its weights are random."""
+def model_of(tensors: dict[str, np.ndarray], image_size: tuple[int, int] | None = None) -> CaiT:
+    """A CaiT of the sizes that tensors in PyTorch's layout have; its weights are random.
+
+    Args:
+        tensors: of a checkpoint.
+        image_size: (height, width) in pixels; None: the square that the position embedding fits, or, where it fits
+            none, one row of patches.
+    """
     sizes = convert.infer_arguments({name: value.shape for name, value in tensors.items()})
-    side = math.isqrt(sizes.pop("num_patches")) * sizes["patch_size"]
-    ratios = {f"mlp_ratio{end}": sizes.pop(f"mlp_dim{end}") / sizes["embed_dim"] for end in ("", "_token_only")}
-    return CaiT(image_size=side, **sizes, **ratios)
+    patches, patch_size = sizes.pop("num_patches"), sizes["patch_size"]
+    side = math.isqrt(patches)
+    rows, columns = (side, side) if side**2 == patches else (1, patches)
+    # Half a unit more, so that rounding never makes int(width * ratio) one too small.
+    ratios = {f"mlp_ratio{end}": (sizes.pop(f"mlp_dim{end}") + 0.5) / sizes["embed_dim"] for end in ("", "_token_only")}
+    return CaiT(image_size=image_size or (rows * patch_size, columns * patch_size), **sizes, **ratios)
 
 
-def logits_digest(path: pathlib.Path) -> str:
-    """What a `.pdparams` file answers to `fixed_image`, in words.
+def logits_digest(tensors: dict[str, np.ndarray]) -> str:
+    """What a model with tensors in PyTorch's layout answers to `fixed_image`, in words.
 
     Computed in float64 and rounded to 6 decimals, so that the SHA-256 is the same on every machine.
+
+    Raises:
+        CaitError: the logits are not finite.
     """
-    tensors = read_any(path)
     with float64(), paddle.no_grad():
         model = model_of(tensors)
-        load_weights(model, path)
+        set_tensors(model, {name: value.T if value.ndim == 2 else value for name, value in tensors.items()})
         model.eval()
         image = fixed_image(*model.image_size, tensors["patch_embed.proj.weight"].shape[1])
         logits = model(paddle.to_tensor(image)).numpy()[0]
     if not np.isfinite(logits).all():
-        raise CaitError(f"{path}: the logits of the fixed image are not finite")
+        raise CaitError("the logits of the fixed image are not finite")
     digest = hashlib.sha256((np.round(logits, 6) + 0.0).astype("<f8").tobytes()).hexdigest()  # + 0.0: no negative zero
     return (
         f"logits of the fixed image: sha256 {digest[:16]}, class {int(logits.argmax())}, "

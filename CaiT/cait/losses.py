@@ -16,8 +16,10 @@ def soft_target_cross_entropy(logits: paddle.Tensor, targets: paddle.Tensor) -> 
 
 def smooth_labels(labels: paddle.Tensor, num_classes: int, smoothing: float) -> paddle.Tensor:
     """One-hot rows [B, C] with `smoothing` spread evenly over all classes, the right one included."""
-    one_hot = F.one_hot(labels, num_classes).astype(paddle.get_default_dtype())
-    return one_hot * (1.0 - smoothing) + smoothing / num_classes
+    dtype = paddle.get_default_dtype()
+    # Tensors, not Python numbers, which PaddlePaddle 2.6 rounds to float32.
+    share, rest = (paddle.to_tensor(value, dtype=dtype) for value in (1.0 - smoothing, smoothing / num_classes))
+    return F.one_hot(labels, num_classes).astype(dtype) * share + rest
 
 
 def label_smoothing_cross_entropy(smoothing: float) -> Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]:

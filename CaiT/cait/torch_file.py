@@ -6,6 +6,7 @@ The format since torch 1.6: a zip archive of `NAME/data.pkl`, a pickle whose ten
 
 import collections
 import io
+import math
 import os
 import pickle
 import zipfile
@@ -40,7 +41,7 @@ def _rebuild_tensor(storage: np.ndarray, offset: int, shape: tuple, stride: tupl
         raise pickle.UnpicklingError("a tensor with a negative size")
     if 0 in shape:
         return np.zeros(shape, storage.dtype)
-    if last >= storage.size:
+    if last >= storage.size or math.prod(shape) > storage.size:
         raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
     steps = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
@@ -64,18 +65,27 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file, archive: zipfile.ZipFile, folder: str, byte_order: str):
         super().__init__(file)
         self.archive, self.folder, self.byte_order = archive, folder, byte_order
+        self.storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module, name):
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only tensors and containers are loaded")
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, and only tensors and containers are loaded; save the weights alone, "
+                "in float32: torch.save({'model': model.state_dict()}, NEW)"
+            )
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid):
         kind, storage_type, key, _, size = pid
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise pickle.UnpicklingError("a reference to something that is no tensor storage")
-        data = self.archive.read(f"{self.folder}/data/{key}")
-        storage = np.frombuffer(data, np.dtype(storage_type.dtype).newbyteorder(self.byte_order))
+        if key not in self.storages:
+            dtype = np.dtype(storage_type.dtype).newbyteorder(self.byte_order)
+            info = self.archive.getinfo(f"{self.folder}/data/{key}")
+            if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a small file could grow without end
+                raise pickle.UnpicklingError("a compressed storage")
+            self.storages[key] = np.frombuffer(self.archive.read(info), dtype)
+        storage = self.storages[key]
         if storage.size < size:
             raise pickle.UnpicklingError("a storage shorter than it says")
         return storage
@@ -104,7 +114,7 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise CaitError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive or pickle raises almost anything
-        raise CaitError(f"{path}: not a PyTorch checkpoint, or damaged: {error}") from error
+        raise CaitError(f"{path}: not a PyTorch checkpoint that can be read: {error}") from error
     return _named_tensors(content, path)
 
 
