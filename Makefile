@@ -12,7 +12,7 @@ INSTALLED := $(shell cat $(VENV)/installed 2>/dev/null)
 PADDLE ?= $(or $(INSTALLED),paddlepaddle>=3.3.1)
 CHANGED := $(if $(filter-out $(INSTALLED),$(PADDLE)),FORCE)
 
-.PHONY: install demo test test-slow lint docs FORCE
+.PHONY: install demo test test-slow test-paddle26 lint docs FORCE
 
 install: $(VENV)/installed
 
@@ -35,6 +35,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# The same tests with the newest PaddlePaddle whose GPU wheel is on the package index, in an environment of its own.
+test-paddle26:
+	$(MAKE) test VENV=.venv26 PADDLE='paddlepaddle==2.6.2 numpy<2 setuptools<80'
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,11 +1,10 @@
-"""The demo: real images, training, evaluation and prediction with the commands a user would type.
+"""The demo: real images, training, evaluation, prediction and deployment with the commands a user would type.
 
     python CaiT/demo.py          # or `make demo`, which makes the environment first
 
 Leaves `output/demo/report.json` and `output/demo/learning_curves.png`; the run itself lies in a folder beside them.
 """
 
-import csv
 import json
 import pathlib
 import subprocess
@@ -15,6 +14,7 @@ import time
 from cait.errors import CaitError, run_command
 from cait.files import writable_folder, write_text
 from cait.metrics import plot_learning_curves, read_metrics
+from cait.results import read_results
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = "configs/demo_digits.yaml"
@@ -40,12 +40,16 @@ def main() -> None:
     train_seconds = _call(main_script, f"-cfg={CONFIG}", f"-output_dir={run}")
     _call(main_script, f"-cfg={CONFIG}", weights, f"-output_dir={run}", "-eval")
     _call(main_script, f"-cfg={CONFIG}", weights, f"-output_dir={run}", "-pred", "-o", "PREDICT.TOP_K=1")
+    bundle = f"--save-inference-dir={run}/inference"
+    _call("CaiT/export_model.py", f"-cfg={run}/config.yaml", f"--model_path={run}/best_model", bundle)
+    predictions = read_results(ROOT / run / "predictions.csv")
+    image = predictions[0]["path"]
+    inferred = run / "inference.csv"
+    _call("CaiT/infer.py", f"--img-path={image}", f"--model_dir={run}/inference", f"--output={inferred}")
+    gate = ["--deploy", f"{run}/inference", "--weights", f"{run}/best_model.pdparams", "--images", "dataset/digits/val"]
+    _call("CaiT/check_alignment.py", *gate, "--output", f"{run}/alignment")
     rows = read_metrics(ROOT / run / "metrics.jsonl")
-    with open(ROOT / run / "predictions.csv", encoding="utf-8", newline="") as file:
-        predictions = [
-            {"path": row["image_name"], "class": row["class_name"], "probability": float(row["prob"])}
-            for row in csv.DictReader(file)
-        ]
+    alignment = json.loads((ROOT / run / "alignment" / "report.json").read_text())
     report = {
         "val_acc1": rows[-1]["val_acc1"],
         "train_seconds": round(train_seconds, 1),
@@ -53,6 +57,9 @@ def main() -> None:
         "num_params": sum(tensor.size for tensor in load_tensors(ROOT / run / "best_model.pdparams").values()),
         "run": str(run),
         "predictions": predictions,
+        "dygraph_class": predictions[0]["class"],
+        "inference_class": read_results(ROOT / inferred)[0]["class"],
+        "inference_max_abs_diff": max(row["max_diff"] for row in alignment["rows"]),
     }
     write_text(demo / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     plot_learning_curves(rows, demo / "learning_curves.png", "CaiT on scanned digits")

@@ -9,19 +9,20 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "config_kinds"},
-    {"files", "dist"},
+    {"errors", "config_kinds", "digest", "results"},
+    {"files", "dist", "deploy"},
     {"config", "log", "metrics", "model", "optim", "losses", "torch_file", "download", "data"},
     {"convert"},
     {"cli", "checkpoint", "data.labels", "data.sampler", "data.transforms", "data.image_files", "data.digits"},
     {"zoo", "data.dataset", "data.imagenet_lists"},
     {"data.loader"},
     {"data.build", "engine", "exchange"},
-    {"align", "jobs"},
-    {"align_golden"},
-    {"align_live"},
+    {"align", "jobs", "deploy.bundle"},
+    {"align_golden", "deploy.predictor"},
+    {"align_live", "deploy.classify", "deploy.export"},
+    {"align_deploy", "align_run"},
 ]
-SEES_CONFIG = {"cli", "config", "jobs", "zoo", "data.build"}
+SEES_CONFIG = {"align", "cli", "config", "jobs", "zoo", "data.build"}
 
 
 def modules():
@@ -59,6 +60,12 @@ def test_only_builders_see_the_config(name, path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef) and "config" in [argument.arg for argument in node.args.args]:
             assert node.name.startswith("build_") or node.name == "model_arguments", f"{name}.{node.name}"
+
+
+def test_inference_never_needs_the_model():
+    for name, path in modules():
+        if name in ("deploy.classify", "deploy.predictor", "deploy.bundle"):
+            assert not {"model", "checkpoint", "zoo", "engine", "config"} & set(imported(path)), name
 
 
 def test_scripts_are_short():

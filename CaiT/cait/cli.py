@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -42,13 +43,27 @@ def _parser() -> ArgumentParser:
         epilog="Every key, its default and its effect: docs/config.md.",
         allow_abbrev=False,
     )
-    parser.set_defaults(overrides=[])
     parser.add_argument("-cfg", metavar="YAML", help="which model, or which run; without it, CaiT XXS24 at 224")
     for flag, name in {**FLAGS, **SWITCHES}.items():
         optional = {"nargs": "?", "const": "true"} if flag in SWITCHES else {}
         parser.add_argument(flag, dest=flag, action=_Override, metavar="VALUE", help=f"sets {name}", **optional)
-    parser.add_argument("-o", dest="-o", nargs="+", action=_Override, metavar="KEY=VALUE", help="sets any key")
+    add_key_flag(parser)
     return parser
+
+
+def add_key_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `-o KEY=VALUE [KEY=VALUE ...]`; `given_keys` reads what was given."""
+    parser.set_defaults(overrides=[])
+    parser.add_argument("-o", dest="-o", nargs="+", action=_Override, metavar="KEY=VALUE", help="sets any config key")
+
+
+def given_keys(args: argparse.Namespace) -> list[tuple[str, Any, str]]:
+    """(key, parsed value, flag) of all flags that set keys, in the order of the command line.
+
+    Raises:
+        UsageError: an unknown key or a wrong value.
+    """
+    return [(name, cfg.parse_override(name, text, flag), flag) for name, text, flag in args.overrides]
 
 
 def parse_command(arguments: Sequence[str]) -> CfgNode:
@@ -62,7 +77,7 @@ def parse_command(arguments: Sequence[str]) -> CfgNode:
     """
     args = _parser().parse_args(arguments)
     values = cfg.read_yaml(args.cfg) if args.cfg is not None else {}
-    given = [(name, cfg.parse_override(name, text, flag), flag) for name, text, flag in args.overrides]
+    given = given_keys(args)
     overrides = {name: value for name, value, _ in given}
     if overrides.get("TRAIN.RESUME") and overrides.get("MODEL.PRETRAINED"):
         raise UsageError("-resume takes its weights from the checkpoint: leave out -pretrained, or start a new run")

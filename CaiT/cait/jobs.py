@@ -25,6 +25,7 @@ from cait.losses import label_smoothing_cross_entropy
 from cait.metrics import read_metrics, write_metrics
 from cait.model import CaiT, build_model
 from cait.optim import build_optimizer, learning_rate, scaled_learning_rate
+from cait.results import RESULT_COLUMNS, result_line
 
 METRICS = "metrics.jsonl"
 
@@ -137,11 +138,11 @@ def predict(config: CfgNode) -> None:
         open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["image_name", "rank", "class_id", "class_name", "prob"])
+        writer.writerow(RESULT_COLUMNS)
         for name, best in results:
             for rank, (class_id, prob) in enumerate(best, 1):
                 class_name = loaders.class_names[class_id]
-                log.info("image_name: %s, class_id: %d, class_name: %s, prob: %s", name, class_id, class_name, prob)
+                log.info(result_line(name, class_id, class_name, prob))
                 writer.writerow([name, rank, class_id, class_name, prob])
     for error in loaders.test.errors:
         log.error(error)

@@ -33,7 +33,7 @@ def build_loaders(config) -> Loaders:
     needs_root = not (config.PRED and config.PREDICT.IMAGE)
     if needs_root and not root.exists():
         raise CaitError(f"{root}: no such data folder; -data_path=FOLDER names it")
-    class_names = _class_names(config, root)
+    class_names = build_class_names(config)
     if config.PRED:
         return Loaders(class_names, test=_loader(config, _source(config, root, "test", class_names), skip_bad=True))
     val = None
@@ -44,11 +44,17 @@ def build_loaders(config) -> Loaders:
     return Loaders(class_names, val=val, train=_train_loader(config, _source(config, root, "train", class_names)))
 
 
-def _class_names(config, root: pathlib.Path) -> list[str]:
-    """Names from DATA.LABELS, else those that come with the data set, else the class indices."""
+def build_class_names(config) -> list[str]:
+    """Names from DATA.LABELS, else those that come with the data set, else the class indices.
+
+    Raises:
+        CaitError: a label file or archive is missing or malformed.
+        UsageError: there are more or fewer names than classes.
+    """
+    root = pathlib.Path(config.DATA.DATA_PATH)
     num_classes = config.MODEL.NUM_CLASSES
     names = None
-    if not root.exists():  # one image of -pred needs no data folder
+    if not root.exists():  # one image of -pred, and an export, need no data folder
         pass
     elif config.DATA.DATASET == "folder":
         names = ds.class_folders(root)

@@ -1,0 +1,104 @@
+"""An inference bundle: a static program, its parameters, and one file that says all that inference needs.
+
+`inference.yaml` lies beside `inference.json` (PaddlePaddle 3) or `inference.pdmodel` (2.6) and `inference.pdiparams`.
+It holds the preprocessing, the labels, where the weights come from, and a self-test: a fixed input and its logits.
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import yaml
+
+from cait.digest import sha256_of
+from cait.errors import CaitError
+from cait.files import read_text, write_text
+
+STEM = "inference"
+DESCRIPTION, PARAMETERS = f"{STEM}.yaml", f"{STEM}.pdiparams"
+PROGRAMS = (f"{STEM}.json", f"{STEM}.pdmodel")
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What stands in `inference.yaml`.
+
+    Attributes:
+        variant: name of the model.
+        image_size: [height, width] of the input in pixels.
+        crop_pct: see `EvalTransform`.
+        interpolation: of the resizing; always bicubic.
+        channels: 3 for RGB, 1 for grey.
+        mean, std: of each channel, for pixels in 0-1; the input is (pixel / 255 - mean) / std, [B, channels, h, w].
+        class_names: by class index.
+        weights: SHA-256 of the weights file that was exported, or of its tensors.
+        versions: of the software that exported it.
+        files: SHA-256 of program and parameters by file name.
+        self_test_seed: the input of the self-test is `numpy.random.default_rng(seed).standard_normal`, float32.
+        self_test_logits: what the model answers to it.
+        format: version of this file's form.
+    """
+
+    variant: str
+    image_size: list[int]
+    crop_pct: float
+    interpolation: str
+    channels: int
+    mean: list[float]
+    std: list[float]
+    class_names: list[str]
+    weights: str
+    versions: dict[str, str]
+    files: dict[str, str]
+    self_test_seed: int
+    self_test_logits: list[float]
+    format: int = FORMAT
+
+    def self_test_input(self) -> np.ndarray:
+        """Normalised image [1, channels, height, width], float32."""
+        rng = np.random.default_rng(self.self_test_seed)
+        return rng.standard_normal((1, self.channels, *self.image_size)).astype("float32")
+
+
+def find_program(folder: str | os.PathLike) -> pathlib.Path:
+    """The program of a bundle, in whichever format this PaddlePaddle or another one wrote it.
+
+    Raises:
+        CaitError: there is none.
+    """
+    for name in PROGRAMS:
+        if (pathlib.Path(folder) / name).is_file():
+            return pathlib.Path(folder) / name
+    raise CaitError(f"{folder}: holds no {' or '.join(PROGRAMS)}; export_model.py makes them")
+
+
+def write_description(folder: pathlib.Path, description: Description) -> None:
+    """Writes `inference.yaml`, whole or not at all."""
+    text = yaml.safe_dump(dataclasses.asdict(description), sort_keys=False, allow_unicode=True, width=120)
+    write_text(folder / DESCRIPTION, "# What inference with this bundle needs; written by export_model.py.\n" + text)
+
+
+def read_description(folder: str | os.PathLike) -> Description:
+    """Reads `inference.yaml` and verifies that program and parameters are those it was written for.
+
+    Raises:
+        CaitError: a file is missing, malformed or not the one that was exported.
+    """
+    path = pathlib.Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise CaitError(f"{path}: missing; export_model.py writes it beside the program")
+    try:
+        description = Description(**yaml.safe_load(read_text(path)))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise CaitError(f"{path}: not the description of a bundle ({error})") from error
+    if description.format != FORMAT:
+        raise CaitError(f"{path}: format {description.format}, and this version reads {FORMAT}; export the model anew")
+    for name, digest in description.files.items():
+        file = pathlib.Path(folder) / name
+        if not file.is_file():
+            raise CaitError(f"{file}: missing; the bundle is not whole, export the model anew")
+        if sha256_of(file) != digest:
+            raise CaitError(f"{file}: not the file that was exported (its checksum differs); export the model anew")
+    return description

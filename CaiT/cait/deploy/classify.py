@@ -1,0 +1,149 @@
+"""Images on disk to classes and probabilities: reading runs ahead of the predictor, in constant memory."""
+
+import collections
+import concurrent.futures
+import contextlib
+import csv
+import glob
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cait.data.image_files import IMAGE_EXTENSIONS, image_files
+from cait.data.transforms import EvalTransform
+from cait.deploy.bundle import Description
+from cait.deploy.predictor import softmax
+from cait.errors import CaitError
+from cait.files import read_text, replacing
+from cait.results import RESULT_COLUMNS
+
+MAX_PIXELS = 100_000_000  # 10000 x 10000: more is refused before it is decoded
+READERS = 2
+
+
+class Result(NamedTuple):
+    """Of one image: its path, (class index, probability) with the likeliest first, or why it could not be read."""
+
+    path: str
+    classes: list[tuple[int, float]]
+    error: str
+
+
+def find_images(path: str) -> list[str]:
+    """The images that a file, a folder, a glob pattern or a list file (`.txt`, one path a line) names.
+
+    Raises:
+        CaitError: nothing is there.
+    """
+    if os.path.isdir(path):
+        return image_files(pathlib.Path(path))
+    if os.path.isfile(path):
+        if not path.lower().endswith(".txt"):
+            return [path]
+        names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        if not names:
+            raise CaitError(f"{path}: the list is empty")
+        return names
+    names = sorted(name for name in glob.glob(path, recursive=True) if name.lower().endswith(IMAGE_EXTENSIONS))
+    if not names:
+        raise CaitError(f"{path}: no such image, folder, list or pattern")
+    return names
+
+
+class Reader:
+    """An image file -> normalised float32 [channels, height, width], as the bundle wants it.
+
+    Args:
+        description: of the bundle.
+        apply_exif: turn the image as its EXIF orientation says; training and evaluation do not.
+    """
+
+    def __init__(self, description: Description, apply_exif: bool):
+        self.mode = {1: "L", 3: "RGB"}[description.channels]
+        self.transform = EvalTransform(tuple(description.image_size), description.crop_pct)
+        self.scale = (1.0 / (255.0 * np.asarray(description.std))).astype("float32")
+        self.shift = (-np.asarray(description.mean) / np.asarray(description.std)).astype("float32")
+        self.apply_exif = apply_exif
+        Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first and refuses at twice its number; ours is one
+
+    def __call__(self, path: str) -> np.ndarray:
+        """Raises CaitError, naming the file, if it is no image, damaged or too large."""
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise CaitError(f"{path}: {image.width}x{image.height} pixels, more than the {MAX_PIXELS} allowed")
+                turned = ImageOps.exif_transpose(image) if self.apply_exif else image
+                pixels = self.transform(turned.convert(self.mode))
+        except CaitError:
+            raise
+        except (OSError, SyntaxError, ValueError, MemoryError) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+            raise CaitError(f"{path}: the image cannot be read ({reason})") from error
+        return (pixels.astype("float32") * self.scale + self.shift).transpose(2, 0, 1)
+
+
+def read_ahead(paths: Iterable[str], read: Callable[[str], np.ndarray], depth: int) -> Iterator[tuple[str, object]]:
+    """Yields (path, what `read` gives or the CaitError it raised) in order, at most `depth` images ahead."""
+    remaining = iter(paths)
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:  # Pillow decodes and resizes without the GIL
+        waiting = collections.deque((path, pool.submit(read, path)) for path in itertools.islice(remaining, depth))
+        while waiting:
+            path, future = waiting.popleft()
+            try:
+                value: object = future.result()
+            except CaitError as error:
+                value = error
+            for following in itertools.islice(remaining, 1):
+                waiting.append((following, pool.submit(read, following)))
+            yield path, value
+
+
+def classify(
+    predict: Callable[[np.ndarray], np.ndarray], read: Reader, paths: Iterable[str], batch_size: int, top_k: int
+) -> Iterator[Result]:
+    """Classifies images in batches and yields their results in order; an unreadable one costs the others nothing."""
+    images = read_ahead(paths, read, 2 * batch_size)
+    while chunk := list(itertools.islice(images, batch_size)):
+        good = [value for _, value in chunk if isinstance(value, np.ndarray)]
+        rows = iter(softmax(predict(np.stack(good))) if good else ())
+        for path, value in chunk:
+            if isinstance(value, CaitError):
+                yield Result(path, [], str(value))
+                continue
+            row = next(rows)
+            best = np.argsort(-row, kind="stable")[:top_k]
+            yield Result(path, [(int(index), float(row[index])) for index in best], "")
+
+
+@contextlib.contextmanager
+def write_results(path: pathlib.Path | None, class_names: list[str]) -> Iterator[Callable[[Result], None]]:
+    """Yields a function that writes a result to a `.csv` or `.jsonl` file; None: nowhere.
+
+    Images that could not be read are left out. The file is there once all results are.
+    """
+    if path is None:
+        yield lambda result: None
+        return
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        if path.suffix == ".csv":
+            writer.writerow(RESULT_COLUMNS)
+
+        def write(result: Result) -> None:
+            for rank, (class_id, prob) in enumerate(result.classes, 1):
+                row = (result.path, rank, class_id, class_names[class_id], prob)
+                if path.suffix == ".csv":
+                    writer.writerow(row)
+                else:
+                    file.write(json.dumps(dict(zip(RESULT_COLUMNS, row)), ensure_ascii=False) + "\n")
+
+        yield write

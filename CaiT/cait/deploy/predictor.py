@@ -1,0 +1,106 @@
+"""Runs a bundle with Paddle Inference. Knows files and arrays, and nothing of the model's code."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import paddle
+from paddle import inference
+
+from cait.deploy.bundle import PARAMETERS, Description, find_program, read_description
+from cait.errors import CaitError, UsageError
+
+TOLERANCE = 3e-5  # largest difference of a logit, relative to the largest one, at least to 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """How Paddle Inference runs a program.
+
+    Attributes:
+        use_gpu: on the first GPU, or on the CPU.
+        onednn: on the CPU, with oneDNN's kernels.
+        cpu_threads: on the CPU.
+    """
+
+    use_gpu: bool = False
+    onednn: bool = True
+    cpu_threads: int = os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU and a PaddlePaddle that can use it."""
+    return paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
+def _config(folder: pathlib.Path, engine: Engine) -> inference.Config:
+    program = find_program(folder)
+    config = inference.Config(str(program), str(folder / PARAMETERS))
+    if program.suffix == ".json":  # without these two, creating a predictor with memory optimisation fails
+        config.enable_new_ir()
+        config.enable_new_executor()
+    config.enable_memory_optim()
+    config.disable_glog_info()
+    if engine.use_gpu:
+        config.enable_use_gpu(256, 0)
+        return config
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(engine.cpu_threads)
+    if engine.onednn:
+        config.enable_mkldnn()
+    elif hasattr(config, "disable_mkldnn"):  # PaddlePaddle 3 has oneDNN on unless told otherwise
+        config.disable_mkldnn()
+    return config
+
+
+class Predictor:
+    """Normalised images in, logits out.
+
+    Args:
+        folder: of the bundle.
+        engine: how to run it.
+        verify: answer the bundle's self-test first.
+
+    Attributes:
+        description: what stands in `inference.yaml`.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none.
+        CaitError: the bundle is not whole, was changed, or does not answer its self-test as it should.
+    """
+
+    def __init__(self, folder: str | os.PathLike, engine: Engine, verify: bool = True):
+        if engine.use_gpu and not has_gpu():
+            raise UsageError("a GPU was asked for, but there is none, or this PaddlePaddle is the CPU build")
+        self.folder = pathlib.Path(folder)
+        self.description: Description = read_description(folder)
+        self.engine = engine
+        try:
+            self._predictor = inference.create_predictor(_config(self.folder, engine))
+        except Exception as error:  # Paddle raises almost anything on a program it cannot load
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise CaitError(f"{folder}: Paddle Inference cannot load the bundle ({reason[0]})") from error
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        if verify:
+            self._self_test()
+
+    def _self_test(self) -> None:
+        expected = np.asarray(self.description.self_test_logits)
+        difference = np.abs(self(self.description.self_test_input())[0] - expected).max()
+        limit = TOLERANCE * max(1.0, np.abs(expected).max())
+        if not difference <= limit:  # NaN fails too
+            raise CaitError(f"{self.folder}: the self-test differs by {difference:.2e}, allowed are {limit:.2e}")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Logits [B, classes] of normalised images [B, channels, height, width], both float32."""
+        self._input.copy_from_cpu(np.ascontiguousarray(images, "float32"))
+        self._predictor.run()
+        return self._output.copy_to_cpu()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities along the last axis, float64 inside."""
+    exponentials = np.exp(logits.astype("float64") - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -1,0 +1,47 @@
+"""Export a model for Paddle Inference, and prove that the result gives what the model gives.
+
+    python CaiT/export_model.py                     # XXS24 with CaiT/cait_xxs24_224.pdparams, into CaiT/infer
+    python CaiT/export_model.py -cfg=output/my_run/config.yaml --model_path=output/my_run/best_model \
+        --save-inference-dir=output/my_run/inference
+"""
+
+import argparse
+import pathlib
+
+from cait import config as cfg
+from cait.cli import add_key_flag, given_keys
+from cait.errors import ArgumentParser, run_command
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def main() -> None:
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    variant = HERE / "configs" / "cait_xxs24_224.yaml"
+    parser.add_argument("-cfg", "--config_dir", default=variant, metavar="YAML", help="of the model")
+    weights = HERE / "cait_xxs24_224"
+    parser.add_argument("--model_path", "--pretrained", "-pretrained", default=weights, help="weights, without suffix")
+    parser.add_argument("--save-inference-dir", "--save_inference_dir", type=pathlib.Path, default=HERE / "infer")
+    add_key_flag(parser)
+    args = parser.parse_args()
+    values = cfg.read_yaml(args.config_dir) | {"MODEL.PRETRAINED": str(args.model_path)}
+    config = cfg.make_config(values | {name: value for name, value, _ in given_keys(args)})
+    from cait.checkpoint import find_weights, load_weights  # after the flags are checked
+    from cait.data.build import build_class_names
+    from cait.deploy.export import build_description, export
+    from cait.model import build_model
+
+    class_names = build_class_names(config)
+    model = build_model(config)
+    for note in load_weights(model, config.MODEL.PRETRAINED):
+        print(note)
+    description = build_description(config, class_names, find_weights(config.MODEL.PRETRAINED))
+    for engine, difference in export(model, description, args.save_inference_dir).items():
+        print(f"{engine}: logits differ from the model by at most {difference:.2e}")
+    print(f"exported: {config.MODEL.NAME} to {args.save_inference_dir}")
+
+
+if __name__ == "__main__":
+    run_command(main)
