@@ -37,6 +37,7 @@ def main() -> None:
     model = build_model(config)
     for note in load_weights(model, config.MODEL.PRETRAINED):
         print(note)
+    print(f"{len(class_names)} classes, from {class_names[0]} to {class_names[-1]}")
     description = build_description(config, class_names, find_weights(config.MODEL.PRETRAINED))
     for engine, difference in export(model, description, args.save_inference_dir).items():
         print(f"{engine}: logits differ from the model by at most {difference:.2e}")

@@ -71,3 +71,8 @@ def test_normalise():
     expected = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
     assert out.dtype == paddle.float32
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-6)
+
+
+def test_a_strip_is_refused_before_it_is_resized():
+    with pytest.raises(ValueError, match="sides of 1 and 100000 pixels differ too much"):
+        EvalTransform((224, 224))(Image.new("RGB", (1, 100000)))

@@ -11,6 +11,8 @@ import numpy as np
 import paddle
 from PIL import Image
 
+MAX_RESIZED_PIXELS = 100_000_000  # a strip of 1 x 100000 pixels would be resized to gigabytes
+
 
 def _as_array(image: Image.Image) -> np.ndarray:
     array = np.asarray(image)
@@ -24,6 +26,9 @@ class EvalTransform:
     Image -> uint8 [height, width, channels]. For a size that is not square the image is scaled until it covers
     (height, width) / crop_pct.
 
+    Raises:
+        ValueError: the image is so narrow that resizing it would take gigabytes.
+
     Attributes:
         size: (height, width) of the output in pixels.
         crop_pct: share of the resized side that the crop keeps.
@@ -33,7 +38,10 @@ class EvalTransform:
     crop_pct: float = 1.0
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
-        image = image.resize(self._resized(image.size), Image.Resampling.BICUBIC)
+        resized = self._resized(image.size)
+        if resized[0] * resized[1] > MAX_RESIZED_PIXELS:
+            raise ValueError(f"its sides of {image.width} and {image.height} pixels differ too much to be resized")
+        image = image.resize(resized, Image.Resampling.BICUBIC)
         height, width = self.size
         # Python's round, half to even, as torchvision's center_crop.
         left = int(round((image.width - width) / 2.0))
