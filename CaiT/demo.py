@@ -18,6 +18,7 @@ from cait.results import read_results
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = "configs/demo_digits.yaml"
+FP32_ENGINES = ("Paddle Inference, oneDNN", "Paddle Inference, without oneDNN")
 
 
 def _call(*words: str) -> float:
@@ -59,7 +60,7 @@ def main() -> None:
         "predictions": predictions,
         "dygraph_class": predictions[0]["class"],
         "inference_class": read_results(ROOT / inferred)[0]["class"],
-        "inference_max_abs_diff": max(row["max_diff"] for row in alignment["rows"]),
+        "inference_max_abs_diff": max(row["max_diff"] for row in alignment["rows"] if row["name"] in FP32_ENGINES),
     }
     write_text(demo / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     plot_learning_curves(rows, demo / "learning_curves.png", "CaiT on scanned digits")

@@ -10,22 +10,9 @@ import argparse
 import os
 import pathlib
 
-from cait.errors import ArgumentParser, CaitError, UsageError, run_command
+from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, run_command
 
 HERE = pathlib.Path(__file__).resolve().parent
-
-
-def _boolean(text: str) -> bool:
-    words = {"true": True, "false": False, "1": True, "0": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r} must be True or False")
-    return words[text.lower()]
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
-    return int(text)
 
 
 def _arguments() -> argparse.Namespace:
@@ -34,12 +21,13 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--img-path", "--img_path", "--image_dir", required=True, dest="images")
     parser.add_argument("--model_dir", "--model-dir", default=HERE / "infer", help="folder of the bundle")
-    parser.add_argument("--batch-size", "--batch_size", type=_whole, default=1)
-    parser.add_argument("--top-k", "--top_k", type=_whole, default=1, help="classes shown for each image")
-    on = {"type": _boolean, "nargs": "?", "const": True}
+    parser.add_argument("--batch-size", "--batch_size", type=positive, default=1)
+    parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
+    on = {"type": boolean, "nargs": "?", "const": True}
     parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
     parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **on)
-    parser.add_argument("--cpu_threads", type=_whole, default=os.cpu_count() or 1)
+    parser.add_argument("--cpu_threads", type=positive, default=os.cpu_count() or 1)
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
     parser.add_argument("--output", type=pathlib.Path, help="also write the results: .csv or .jsonl")
     args = parser.parse_args()
@@ -56,7 +44,7 @@ def main() -> None:
 
     paths = find_images(args.images)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
-    predictor = Predictor(args.model_dir, Engine(use_gpu, args.enable_mkldnn, args.cpu_threads))
+    predictor = Predictor(args.model_dir, Engine(use_gpu, args.enable_mkldnn, args.cpu_threads, args.precision))
     names = predictor.description.class_names
     results = classify(predictor, Reader(predictor.description, args.exif), paths, args.batch_size, args.top_k)
     failed = 0

@@ -15,7 +15,7 @@ from cait.deploy import export as exporting
 from cait.deploy.bundle import find_program, read_description
 from cait.deploy.classify import MAX_PIXELS, Reader, classify, find_images, read_ahead
 from cait.deploy.export import build_description, export
-from cait.deploy.predictor import Engine, Predictor, softmax
+from cait.deploy.predictor import Engine, Predictor, allowed_difference, processor_has_bf16, softmax
 from cait.errors import CaitError, UsageError
 from cait.model import build_model
 from conftest import ROOT, run_python
@@ -134,6 +134,54 @@ def test_a_gpu_that_is_not_there_is_an_error(bundle):
         pytest.skip("the GPU build of PaddlePaddle")
     with pytest.raises(UsageError, match="a GPU was asked for"):
         Predictor(bundle, Engine(use_gpu=True))
+
+
+def test_bf16_is_close_or_refused_with_the_reason(weights, bundle):
+    engine = Engine(precision="bf16")
+    if not processor_has_bf16():
+        with pytest.raises(UsageError, match="no bf16 instructions"):
+            Predictor(bundle, engine)
+        return
+    _, model, _ = weights
+    images = np.random.default_rng(5).standard_normal((4, 1, 16, 16)).astype("float32")
+    with paddle.no_grad():
+        logits = model(paddle.to_tensor(images)).numpy()
+    low = Predictor(bundle, engine)(images)
+    assert 1e-5 < np.abs(low - logits).max() <= allowed_difference(logits, "bf16")
+
+
+@pytest.mark.parametrize(
+    "engine, words",
+    [(Engine(precision="fp16"), "fp16 needs a GPU"), (Engine(onednn=False, precision="bf16"), "bf16 .* needs oneDNN")],
+)
+def test_a_precision_that_the_hardware_lacks_is_an_error(bundle, engine, words):
+    with pytest.raises(UsageError, match=words):
+        Predictor(bundle, engine)
+
+
+def test_processors_are_recognised_by_their_flags(tmp_path):
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx512f avx512_bf16")
+    assert processor_has_bf16(str(tmp_path / "cpuinfo"))
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx512f")
+    assert not processor_has_bf16(str(tmp_path / "cpuinfo")) and not processor_has_bf16(str(tmp_path / "none"))
+
+
+def test_the_parity_gate(weights, bundle, digits, tmp_path):
+    _, _, path = weights
+    script = str(ROOT / "CaiT" / "check_alignment.py")
+    words = [script, "--deploy", bundle, "--weights", path, "--images", digits / "val", "--output", tmp_path / "out"]
+    result = run_python(*words)
+    assert result.returncode == 0, result.stderr
+    assert "6 deployment" in result.stdout and "skipped: Paddle Inference, GPU: a GPU was asked for" in result.stdout
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["rows"]
+    names = {row["name"] for row in rows}
+    assert {"static program", "Paddle Inference, oneDNN", "Paddle Inference, without oneDNN"} <= names
+    other = {name: tensor for name, tensor in paddle.load(str(path)).items()}
+    other["blocks.0.attn.proj_w.weight"] = other["blocks.0.attn.proj_w.weight"] * 1.01
+    paddle.save(other, str(tmp_path / "other.pdparams"))
+    words[words.index(path)] = tmp_path / "other.pdparams"
+    result = run_python(*words)
+    assert result.returncode == 1 and "FAILED" in result.stdout and "static program" in result.stdout
 
 
 def test_softmax():
@@ -285,6 +333,7 @@ def test_a_folder_with_a_bad_image_ends_with_exit_code_1(exported, digits):
         ([], 2, "required: --img-path"),
         (["--img-path=nowhere"], 1, "nowhere: no such image, folder, list or pattern"),
         (["--img-path=.", "--batch-size=0"], 2, "'0' must be a whole number from 1"),
+        (["--img-path=.", "--precision=int8"], 2, "invalid choice: 'int8'"),
         (["--img-path=.", "--use_gpu=maybe"], 2, "'maybe' must be True or False"),
         (["--img-path=.", "--output=a.txt"], 2, "must end in .csv or .jsonl"),
     ],

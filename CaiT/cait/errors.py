@@ -27,6 +27,21 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UsageError(f"{message}; -h lists the flags")
 
 
+def boolean(text: str) -> bool:
+    """An argument that is True or False."""
+    words = {"true": True, "false": False, "1": True, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} must be True or False")
+    return words[text.lower()]
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
+    return int(text)
+
+
 class _Terminated(BaseException):
     """SIGTERM, as a batch system sends it."""
 

@@ -10,7 +10,7 @@ import paddle
 from paddle.static import InputSpec
 
 from cait.deploy.bundle import DESCRIPTION, PARAMETERS, PROGRAMS, STEM, Description, find_program, write_description
-from cait.deploy.predictor import TOLERANCE, Engine, Predictor, has_gpu
+from cait.deploy.predictor import Engine, Predictor, allowed_difference, has_gpu
 from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import writable_folder
@@ -95,7 +95,7 @@ def _compare(folder: pathlib.Path, images: np.ndarray, logits: np.ndarray) -> di
     engines = {"CPU, oneDNN": Engine(onednn=True), "CPU": Engine(onednn=False)}
     if has_gpu():
         engines["GPU"] = Engine(use_gpu=True)
-    limit = TOLERANCE * max(1.0, float(np.abs(logits).max()))
+    limit = allowed_difference(logits, "fp32")
     differences = {}
     for name, engine in engines.items():
         predictor = Predictor(folder, engine, verify=False)
