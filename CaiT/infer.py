@@ -38,9 +38,10 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy.classify import Reader, classify, find_images, write_results  # after the flags are checked
-    from cait.deploy.predictor import Engine, Predictor, has_gpu
-    from cait.results import result_line
+    from cait.deploy.classify import Reader, classify, find_images  # after the flags are checked
+    from cait.deploy.predictor import Engine, Predictor
+    from cait.device import has_gpu
+    from cait.results import result_line, write_results
 
     paths = find_images(args.images)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
@@ -52,7 +53,7 @@ def main() -> None:
         for result in results:
             failed += bool(result.error)
             print(result.error or "\n".join(result_line(result.path, i, names[i], prob) for i, prob in result.classes))
-            write(result)
+            write(result.path, result.classes)
     if failed:
         raise CaitError(f"{failed} of {len(paths)} images could not be read")
 

@@ -9,9 +9,9 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "config_kinds", "digest", "results"},
+    {"errors", "config_kinds", "digest", "device"},
     {"files", "dist", "deploy"},
-    {"config", "log", "metrics", "model", "optim", "losses", "torch_file", "download", "data"},
+    {"config", "log", "metrics", "results", "model", "optim", "losses", "torch_file", "download", "data"},
     {"convert"},
     {"cli", "checkpoint", "data.labels", "data.sampler", "data.transforms", "data.image_files", "data.digits"},
     {"zoo", "data.dataset", "data.imagenet_lists"},

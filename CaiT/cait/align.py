@@ -20,6 +20,7 @@ from PIL import Image
 
 from cait import losses
 from cait.config import make_config
+from cait.convert import swap_layout
 from cait.data.transforms import EvalTransform, Normalize
 from cait.engine import topk_hits
 from cait.errors import CaitError
@@ -155,7 +156,7 @@ def gradients(model: CaiT, images: np.ndarray, criterion) -> tuple[float, Arrays
     loss.backward()
     found = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
     model.clear_gradients()
-    return float(loss), {name: value.T if value.ndim == 2 else value for name, value in found.items()}
+    return float(loss), swap_layout(found)
 
 
 def loss_values(model: CaiT, images: np.ndarray, labels: np.ndarray, criteria_by_name: dict) -> Arrays:

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 
 from cait.align import MIXED_TARGETS, NORMALISED
+from cait.checkpoint import set_tensors
+from cait.convert import swap_layout
 from cait.errors import CaitError
 from cait.model import CaiT
 
@@ -26,10 +28,9 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def load_golden_weights(model: CaiT) -> CaiT:
     """Fills a model by that rule, in its own precision, and returns it."""
-    for name, parameter in model.named_parameters():
-        shape = tuple(parameter.shape)
-        values = golden_tensor(name, shape[::-1]).T if len(shape) == 2 else golden_tensor(name, shape)
-        parameter.set_value(np.ascontiguousarray(values, dtype=str(parameter.dtype).rsplit(".", 1)[-1]))
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    in_torch = {name: shape[::-1] if len(shape) == 2 else shape for name, shape in own.items()}
+    set_tensors(model, swap_layout({name: golden_tensor(name, shape) for name, shape in in_torch.items()}))
     return model
 
 

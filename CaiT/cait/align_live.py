@@ -9,7 +9,8 @@ from PIL import Image
 from cait.align import ALPHA, MIXED, MIXED_TARGETS, NORMALISED, SCHEDULES, SMOOTHING, TAU, TRAINING, Arrays
 from cait.align_golden import golden_images, golden_tensor
 from cait.checkpoint import set_tensors
-from cait.convert import check_tensors
+from cait.convert import check_tensors, swap_layout
+from cait.data.image_files import IMAGE_ERRORS, unreadable
 from cait.data.transforms import EvalTransform
 from cait.errors import CaitError, UsageError
 from cait.exchange import read_any
@@ -61,7 +62,7 @@ class LiveReference:
 
     def our_model(self) -> CaiT:
         model = self.make_model(self.num_classes)
-        set_tensors(model, {key: value.T if value.ndim == 2 else value for key, value in self.tensors.items()})
+        set_tensors(model, swap_layout(self.tensors))
         return model
 
     @property
@@ -78,8 +79,8 @@ class LiveReference:
             try:
                 with Image.open(file) as picture:
                     pictures.append(picture.convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:
-                raise CaitError(f"{file}: the image cannot be read ({error})") from error
+            except IMAGE_ERRORS as error:
+                raise CaitError(unreadable(file, error)) from error
         return pictures
 
     def images(self) -> np.ndarray:

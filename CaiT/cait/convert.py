@@ -138,12 +138,14 @@ def check_floats(tensors: dict, source: str) -> dict[str, np.ndarray]:
     return tensors
 
 
+def swap_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """From PyTorch's layout to Paddle's or back: 2-D tensors are transposed, as views."""
+    return {name: value.T if value.ndim == 2 else value for name, value in tensors.items()}
+
+
 def transpose_linear(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """From PyTorch's layout to Paddle's or back: 2-D tensors are transposed, floats become float32."""
-    return {
-        name: np.ascontiguousarray(value.T if value.ndim == 2 else value, dtype="float32")
-        for name, value in tensors.items()
-    }
+    """`swap_layout` into contiguous arrays; floats become float32."""
+    return {name: np.ascontiguousarray(value, dtype="float32") for name, value in swap_layout(tensors).items()}
 
 
 def read_torch_layout(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -173,18 +175,3 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         if "bfloat16" in str(error).lower() or "bf16" in str(error).lower():
             raise CaitError(f"{path}: holds bfloat16; save the weights in float32") from error
         raise CaitError(f"{path}: not a safetensors file, or damaged: {error}") from error
-
-
-def from_torch(path: str | os.PathLike, expected: dict[str, tuple[int, ...]] | None = None) -> dict[str, np.ndarray]:
-    """Tensors in Paddle's layout, float32, from a `.safetensors` or `.pth` file.
-
-    Args:
-        path: the file.
-        expected: what `tensor_shapes` gives for the wanted model; None: any CaiT.
-
-    Raises:
-        CaitError: the file is damaged or of another model.
-    """
-    tensors = read_torch_layout(path)
-    check_tensors(tensors, expected, str(path))
-    return transpose_linear(tensors)

@@ -110,7 +110,7 @@ def logits_digest(tensors: dict[str, np.ndarray]) -> str:
     """
     with float64(), paddle.no_grad():
         model = model_of(tensors)
-        set_tensors(model, {name: value.T if value.ndim == 2 else value for name, value in tensors.items()})
+        set_tensors(model, convert.swap_layout(tensors))
         model.eval()
         image = fixed_image(*model.image_size, tensors["patch_embed.proj.weight"].shape[1])
         logits = model(paddle.to_tensor(image)).numpy()[0]

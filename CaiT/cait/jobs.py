@@ -1,6 +1,5 @@
 """The three jobs: a config becomes objects, and the engine runs them."""
 
-import csv
 import logging
 import pathlib
 import platform
@@ -18,14 +17,15 @@ from cait.checkpoint import LATEST, STATES, WEIGHTS, find_states, load_checkpoin
 from cait.config import run_folder, save_config
 from cait.data.build import build_loaders
 from cait.data.transforms import Normalize
+from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
-from cait.files import replacing, writable_folder
+from cait.files import writable_folder
 from cait.log import open_log
 from cait.losses import label_smoothing_cross_entropy
 from cait.metrics import read_metrics, write_metrics
 from cait.model import CaiT, build_model
 from cait.optim import build_optimizer, learning_rate, scaled_learning_rate
-from cait.results import RESULT_COLUMNS, result_line
+from cait.results import result_line, write_results
 
 METRICS = "metrics.jsonl"
 
@@ -58,10 +58,9 @@ def select_device(config: CfgNode) -> None:
         raise UsageError("this version trains on one device: leave out -ngpus and the launcher")
     if config.AMP:
         raise UsageError("this version trains in float32: leave out -amp")
-    has_gpu = paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if config.DEVICE == "gpu" and not has_gpu:
+    if config.DEVICE == "gpu" and not has_gpu():
         raise UsageError("DEVICE=gpu: there is no GPU, or this PaddlePaddle is the CPU build")
-    device = "gpu" if has_gpu and config.DEVICE != "cpu" else "cpu"
+    device = "gpu" if has_gpu() and config.DEVICE != "cpu" else "cpu"
     paddle.device.set_device(device)
     if device == "cpu":
         # Transposes as views make the backward pass copy element by element: 168 ms a step of the demo, 94 without
@@ -133,17 +132,11 @@ def predict(config: CfgNode) -> None:
     log = _open_job(config, folder, "pred")
     log.info("; ".join(notes))
     results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K)
-    with (
-        replacing(folder / "predictions.csv") as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(RESULT_COLUMNS)
+    with write_results(folder / "predictions.csv", loaders.class_names) as write:
         for name, best in results:
-            for rank, (class_id, prob) in enumerate(best, 1):
-                class_name = loaders.class_names[class_id]
-                log.info(result_line(name, class_id, class_name, prob))
-                writer.writerow([name, rank, class_id, class_name, prob])
+            for class_id, prob in best:
+                log.info(result_line(name, class_id, loaders.class_names[class_id], prob))
+            write(name, best)
     for error in loaders.test.errors:
         log.error(error)
     if loaders.test.errors:

@@ -1,7 +1,13 @@
-"""How a prediction is shown: one form for `-pred` and `infer.py`."""
+"""How predictions are shown and written: one form for `-pred` and `infer.py`."""
 
+import contextlib
 import csv
+import json
 import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+from cait.files import replacing
 
 RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob")
 
@@ -9,6 +15,36 @@ RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob")
 def result_line(image_name: str, class_id: int, class_name: str, prob: float) -> str:
     """The line of one class of one image."""
     return f"image_name: {image_name}, class_id: {class_id}, class_name: {class_name}, prob: {prob}"
+
+
+@contextlib.contextmanager
+def write_results(
+    path: pathlib.Path | None, class_names: list[str]
+) -> Iterator[Callable[[str, list[tuple[int, float]]], None]]:
+    """Yields a function that writes (image name, its classes with probabilities) to a `.csv` or `.jsonl` file.
+
+    With None as path it writes nowhere. The file is there once all results are.
+    """
+    if path is None:
+        yield lambda image_name, classes: None
+        return
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        if path.suffix == ".csv":
+            writer.writerow(RESULT_COLUMNS)
+
+        def write(image_name: str, classes: list[tuple[int, float]]) -> None:
+            for rank, (class_id, prob) in enumerate(classes, 1):
+                row = (image_name, rank, class_id, class_names[class_id], prob)
+                if path.suffix == ".csv":
+                    writer.writerow(row)
+                else:
+                    file.write(json.dumps(dict(zip(RESULT_COLUMNS, row)), ensure_ascii=False) + "\n")
+
+        yield write
 
 
 def read_results(path: str | os.PathLike) -> list[dict]:

@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from cait.data.image_files import IMAGE_EXTENSIONS, image_files
+from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, unreadable
 from cait.errors import CaitError
 from cait.files import read_text
 
@@ -204,7 +204,7 @@ class ImageDataset(paddle.io.Dataset):
         super().__init__()
         self.source = source
         self.transform = transform
-        self.mode = {1: "L", 3: "RGB"}[channels]
+        self.mode = IMAGE_MODES[channels]
         self.seed = seed
 
     def __len__(self) -> int:
@@ -217,7 +217,6 @@ class ImageDataset(paddle.io.Dataset):
             with self.source.open(index) as image:
                 image = image.convert(self.mode)  # ImageNet has CMYK, grey and palette files
             array = self.transform(image, np.random.default_rng((self.seed, epoch, index)))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:  # all that Pillow raises
-            reason = "no such file" if isinstance(problem, FileNotFoundError) else str(problem)
-            error = f"{self.source.names[index]}: the image cannot be read ({reason})"
+        except IMAGE_ERRORS as problem:
+            error = unreadable(self.source.names[index], problem)
         return array, self.source.labels[index], index, error

@@ -3,9 +3,19 @@
 import os
 import pathlib
 
+from PIL import Image
+
 from cait.errors import CaitError
 
+IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # all that Pillow raises
+IMAGE_MODES = {1: "L", 3: "RGB"}  # by number of channels
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff")
+
+
+def unreadable(name: str, error: Exception) -> str:
+    """The sentence on an image that cannot be read."""
+    reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+    return f"{name}: the image cannot be read ({reason})"
 
 
 def image_files(folder: pathlib.Path) -> list[str]:

@@ -100,6 +100,12 @@ class TrainTransform:
         return left, top, left + crop_width, top + crop_height
 
 
+def normalisation(mean: list[float], std: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, shift) in float64, such that pixel * scale + shift = (pixel / 255 - mean) / std."""
+    mean, std = np.asarray(mean, "float64"), np.asarray(std, "float64")
+    return 1.0 / (255.0 * std), -mean / std
+
+
 class Normalize:
     """uint8 [B, height, width, C] -> (x / 255 - mean) / std as float [B, C, height, width], on the batch's device.
 
@@ -110,8 +116,7 @@ class Normalize:
     """
 
     def __init__(self, mean: list[float], std: list[float], dtype: str = "float32"):
-        self.scale = paddle.to_tensor(1.0 / (255.0 * np.asarray(std, "float64")), dtype=dtype)
-        self.shift = paddle.to_tensor(-np.asarray(mean, "float64") / np.asarray(std, "float64"), dtype=dtype)
+        self.scale, self.shift = (paddle.to_tensor(value, dtype=dtype) for value in normalisation(mean, std))
 
     def __call__(self, images: paddle.Tensor) -> paddle.Tensor:
         return (images.astype(self.scale.dtype) * self.scale + self.shift).transpose([0, 3, 1, 2])

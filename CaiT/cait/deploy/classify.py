@@ -2,11 +2,8 @@
 
 import collections
 import concurrent.futures
-import contextlib
-import csv
 import glob
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from cait.data.image_files import IMAGE_EXTENSIONS, image_files
-from cait.data.transforms import EvalTransform
+from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, unreadable
+from cait.data.transforms import EvalTransform, normalisation
 from cait.deploy.bundle import Description
 from cait.deploy.predictor import softmax
 from cait.errors import CaitError
-from cait.files import read_text, replacing
-from cait.results import RESULT_COLUMNS
+from cait.files import read_text
 
 MAX_PIXELS = 100_000_000  # 10000 x 10000: more is refused before it is decoded
 READERS = 2
@@ -65,10 +61,10 @@ class Reader:
     """
 
     def __init__(self, description: Description, apply_exif: bool):
-        self.mode = {1: "L", 3: "RGB"}[description.channels]
+        self.mode = IMAGE_MODES[description.channels]
         self.transform = EvalTransform(tuple(description.image_size), description.crop_pct)
-        self.scale = (1.0 / (255.0 * np.asarray(description.std))).astype("float32")
-        self.shift = (-np.asarray(description.mean) / np.asarray(description.std)).astype("float32")
+        scale_shift = normalisation(description.mean, description.std)
+        self.scale, self.shift = (value.astype("float32") for value in scale_shift)
         self.apply_exif = apply_exif
         Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first and refuses at twice its number; ours is one
 
@@ -82,9 +78,8 @@ class Reader:
                 pixels = self.transform(turned.convert(self.mode))
         except CaitError:
             raise
-        except (OSError, SyntaxError, ValueError, MemoryError) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-            raise CaitError(f"{path}: the image cannot be read ({reason})") from error
+        except (*IMAGE_ERRORS, MemoryError) as error:
+            raise CaitError(unreadable(path, error)) from error
         return (pixels.astype("float32") * self.scale + self.shift).transpose(2, 0, 1)
 
 
@@ -119,31 +114,3 @@ def classify(
             row = next(rows)
             best = np.argsort(-row, kind="stable")[:top_k]
             yield Result(path, [(int(index), float(row[index])) for index in best], "")
-
-
-@contextlib.contextmanager
-def write_results(path: pathlib.Path | None, class_names: list[str]) -> Iterator[Callable[[Result], None]]:
-    """Yields a function that writes a result to a `.csv` or `.jsonl` file; None: nowhere.
-
-    Images that could not be read are left out. The file is there once all results are.
-    """
-    if path is None:
-        yield lambda result: None
-        return
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        if path.suffix == ".csv":
-            writer.writerow(RESULT_COLUMNS)
-
-        def write(result: Result) -> None:
-            for rank, (class_id, prob) in enumerate(result.classes, 1):
-                row = (result.path, rank, class_id, class_names[class_id], prob)
-                if path.suffix == ".csv":
-                    writer.writerow(row)
-                else:
-                    file.write(json.dumps(dict(zip(RESULT_COLUMNS, row)), ensure_ascii=False) + "\n")
-
-        yield write

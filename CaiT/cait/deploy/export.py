@@ -10,7 +10,8 @@ import paddle
 from paddle.static import InputSpec
 
 from cait.deploy.bundle import DESCRIPTION, PARAMETERS, PROGRAMS, STEM, Description, find_program, write_description
-from cait.deploy.predictor import Engine, Predictor, allowed_difference, has_gpu
+from cait.deploy.predictor import Engine, Predictor, allowed_difference
+from cait.device import has_gpu
 from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import writable_folder

@@ -5,15 +5,14 @@ import os
 import pathlib
 
 import numpy as np
-import paddle
 from paddle import inference
 
 from cait.deploy.bundle import PARAMETERS, Description, find_program, read_description
+from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
 
 TOLERANCE = 3e-5  # fp32: largest difference of a logit, relative to the largest one, at least to 1
 LOW_TOLERANCE = 0.05  # fp16 and bf16: of the range of the logits
-PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def allowed_difference(logits: np.ndarray, precision: str) -> float:
@@ -38,11 +37,6 @@ class Engine:
     onednn: bool = True
     cpu_threads: int = os.cpu_count() or 1
     precision: str = "fp32"
-
-
-def has_gpu() -> bool:
-    """Whether there is a GPU and a PaddlePaddle that can use it."""
-    return paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 
 
 def why_not(engine: Engine) -> str:
