@@ -11,8 +11,8 @@ PACKAGE = ROOT / "CaiT" / "cait"
 LAYERS = [
     {"errors", "config_kinds", "digest", "device"},
     {"files", "dist", "deploy"},
-    {"config", "log", "metrics", "results", "model", "optim", "losses", "torch_file", "download", "data"},
-    {"convert"},
+    {"config", "log", "metrics", "results", "model", "optim", "losses", "torch_file", "data"},
+    {"convert", "download"},
     {"cli", "checkpoint", "data.labels", "data.sampler", "data.transforms", "data.image_files", "data.digits"},
     {"zoo", "data.dataset", "data.imagenet_lists"},
     {"data.loader"},

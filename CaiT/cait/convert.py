@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from cait.errors import CaitError
-from cait.torch_file import read_torch_file
+from cait.torch_file import kind_of_file, read_torch_file
 
 MISMATCHES_SHOWN = 3
 SAFETENSORS, TORCH = ".safetensors", ".pth"
@@ -157,11 +157,10 @@ def read_torch_layout(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = pathlib.Path(path)
     if not path.is_file():
         raise CaitError(f"{path}: no such file")
-    with open(path, "rb") as file:
-        start = file.read(512)
-    if start[8:9] != b"{" and start.lstrip()[:1] == b"<":
+    kind = kind_of_file(path)
+    if kind == "html":
         raise CaitError(f"{path}: an HTML page, not a checkpoint; the server sent a message in its place")
-    tensors = _read_safetensors(path) if start[8:9] == b"{" else read_torch_file(path)
+    tensors = _read_safetensors(path) if kind == "safetensors" else read_torch_file(path)
     return check_floats(tensors, str(path))
 
 

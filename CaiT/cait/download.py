@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import read_text, writable_folder, write_text
+from cait.torch_file import kind_of_file
 
 CHUNK_BYTES = 1 << 20
 TRIES = 5
@@ -94,9 +95,8 @@ def _set_aside(path: pathlib.Path, aside: pathlib.Path, reason: str) -> None:
 
 def _problem(path: pathlib.Path) -> str:
     """Why a file is not a whole zip archive or safetensors file; empty if it is one."""
-    with open(path, "rb") as file:
-        start = file.read(512)
-    if start[8:9] == b"{":
+    kind = kind_of_file(path)
+    if kind == "safetensors":
         import safetensors
 
         try:
@@ -104,7 +104,7 @@ def _problem(path: pathlib.Path) -> str:
                 return ""
         except safetensors.SafetensorError as error:
             return f"a damaged safetensors file ({error})"
-    if start.lstrip()[:1] == b"<":
+    if kind == "html":
         return "an HTML page, not a checkpoint"
     return "" if zipfile.is_zipfile(path) else "neither a .pth nor a .safetensors file, or not all of it"
 

@@ -91,6 +91,15 @@ class _Unpickler(pickle.Unpickler):
         return storage
 
 
+def kind_of_file(path: str | os.PathLike) -> str:
+    """What the first bytes of a downloaded or given file look like: `safetensors`, `html` or `other`."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if start[8:9] == b"{":  # after the length of the header, eight bytes that may be anything
+        return "safetensors"
+    return "html" if start.lstrip()[:1] == b"<" else "other"
+
+
 def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The named tensors of a `.pth` file: `{'model': {...}}`, `{'state_dict': {...}}` or names and tensors at once.
 

@@ -56,7 +56,6 @@ class ImageLoader:
         skip_bad_images: bool = False,
     ):
         self.dataset = dataset
-        self.batch_size = batch_size
         self.skip_bad_images = skip_bad_images
         self.errors: list[str] = []
         self._sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, seed)
