@@ -1,11 +1,11 @@
 # make demo            train, evaluate and predict on scanned digits; leaves output/demo/report.json
 # make test            the tests, at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
-# make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80"    another build of PaddlePaddle than the CPU one
+# make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80 paddle2onnx<2"    another build of PaddlePaddle than the CPU one
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-REQUIREMENTS := requirements.txt requirements-demo.txt requirements-dev.txt
+REQUIREMENTS := requirements.txt requirements-demo.txt requirements-dev.txt requirements-onnx.txt
 
 # What is installed stays what is meant, until PADDLE says otherwise.
 INSTALLED := $(shell cat $(VENV)/installed 2>/dev/null)
@@ -38,7 +38,7 @@ test-slow: install
 
 # The same tests with the newest PaddlePaddle whose GPU wheel is on the package index, in an environment of its own.
 test-paddle26:
-	$(MAKE) test VENV=.venv26 PADDLE='paddlepaddle==2.6.2 numpy<2 setuptools<80'
+	$(MAKE) test VENV=.venv26 PADDLE='paddlepaddle==2.6.2 numpy<2 setuptools<80 paddle2onnx<2'
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
     python CaiT/export_model.py                     # XXS24 with CaiT/cait_xxs24_224.pdparams, into CaiT/infer
     python CaiT/export_model.py -cfg=output/my_run/config.yaml --model_path=output/my_run/best_model \
-        --save-inference-dir=output/my_run/inference
+        --save-inference-dir=output/my_run/inference --onnx --with-attention
 """
 
 import argparse
@@ -24,6 +24,9 @@ def main() -> None:
     weights = HERE / "cait_xxs24_224"
     parser.add_argument("--model_path", "--pretrained", "-pretrained", default=weights, help="weights, without suffix")
     parser.add_argument("--save-inference-dir", "--save_inference_dir", type=pathlib.Path, default=HERE / "infer")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="to be run in")
+    parser.add_argument("--with-attention", action="store_true", help="more outputs: the class-attention maps")
+    parser.add_argument("--onnx", action="store_true", help="also inference.onnx; see requirements-onnx.txt")
     add_key_flag(parser)
     args = parser.parse_args()
     values = cfg.read_yaml(args.config_dir) | {"MODEL.PRETRAINED": str(args.model_path)}
@@ -38,9 +41,10 @@ def main() -> None:
     for note in load_weights(model, config.MODEL.PRETRAINED):
         print(note)
     print(f"{len(class_names)} classes, from {class_names[0]} to {class_names[-1]}")
-    description = build_description(config, class_names, find_weights(config.MODEL.PRETRAINED))
-    for engine, difference in export(model, description, args.save_inference_dir).items():
-        print(f"{engine}: logits differ from the model by at most {difference:.2e}")
+    weights = find_weights(config.MODEL.PRETRAINED)
+    description = build_description(config, class_names, weights, args.precision, args.with_attention)
+    for engine, difference in export(model, description, args.save_inference_dir, args.onnx).items():
+        print(f"{engine}: the outputs differ from the model's by at most {difference:.2e}")
     print(f"exported: {config.MODEL.NAME} to {args.save_inference_dir}")
 
 

@@ -16,44 +16,61 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _arguments() -> argparse.Namespace:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
+    path, on = {"type": pathlib.Path}, {"type": boolean, "nargs": "?", "const": True}
     parser.add_argument("--img-path", "--img_path", "--image_dir", required=True, dest="images")
     parser.add_argument("--model_dir", "--model-dir", default=HERE / "infer", help="folder of the bundle")
     parser.add_argument("--batch-size", "--batch_size", type=positive, default=1)
     parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
-    on = {"type": boolean, "nargs": "?", "const": True}
     parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
+    parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **on)
     parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **on)
     parser.add_argument("--cpu_threads", type=positive, default=os.cpu_count() or 1)
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
     parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
-    parser.add_argument("--output", type=pathlib.Path, help="also write the results: .csv or .jsonl")
+    parser.add_argument("--output", help="also write the results: .csv or .jsonl", **path)
+    npy = {"nargs": "?", "const": pathlib.Path("output_inference_engine.npy"), "metavar": "FILE.npy"}
+    parser.add_argument("--reprod_log", help="also write them for reprod_log", **path, **npy)
+    parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **on)
+    parser.add_argument("--save_log_path", help="folder for that report, as benchmark.log and benchmark.json", **path)
     args = parser.parse_args()
     if args.output and args.output.suffix not in (".csv", ".jsonl"):
         raise UsageError(f"--output {args.output}: must end in .csv or .jsonl")
+    if args.save_log_path and not args.benchmark:
+        raise UsageError("--save_log_path needs --benchmark=True")
     return args
 
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy.classify import Reader, classify, find_images  # after the flags are checked
-    from cait.deploy.predictor import Engine, Predictor
+    from cait.deploy import autolog, classify  # after the flags are checked
+    from cait.deploy.inference_engine import Engine
+    from cait.deploy.predictor import Predictor
     from cait.device import has_gpu
-    from cait.results import result_line, write_results
+    from cait.results import result_line, write_reprod_log, write_results
 
-    paths = find_images(args.images)
+    paths = classify.find_images(args.images)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
-    predictor = Predictor(args.model_dir, Engine(use_gpu, args.enable_mkldnn, args.cpu_threads, args.precision))
+    how = (use_gpu, args.enable_mkldnn, args.cpu_threads, args.precision, args.use_tensorrt, args.batch_size)
+    predictor = Predictor(args.model_dir, Engine(*how))
     names = predictor.description.class_names
-    results = classify(predictor, Reader(predictor.description, args.exif), paths, args.batch_size, args.top_k)
-    failed = 0
-    with write_results(args.output, names) as write:
-        for result in results:
+    read = classify.Reader(predictor.description, args.exif)
+    stopwatch = autolog.Stopwatch() if args.benchmark else None
+    if stopwatch:
+        autolog.warm_up(predictor, min(args.batch_size, len(paths)))
+    kept, failed = [], 0
+    with autolog.GpuSampler(use_gpu and args.benchmark) as gpu, write_results(args.output, names) as write:
+        for result in classify.classify(predictor, read, paths, args.batch_size, args.top_k, stopwatch):
             failed += bool(result.error)
             print(result.error or "\n".join(result_line(result.path, i, names[i], prob) for i, prob in result.classes))
             write(result.path, result.classes)
+            kept += [result.classes] if args.reprod_log and result.classes else []
+    if kept:
+        write_reprod_log(args.reprod_log, classify.as_arrays(kept))
+    if stopwatch and failed < len(paths):
+        values = autolog.measurements(predictor, stopwatch, gpu, args.batch_size, len(paths) - failed)
+        print(autolog.report(values, args.save_log_path))
     if failed:
         raise CaitError(f"{failed} of {len(paths)} images could not be read")
 

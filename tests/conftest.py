@@ -12,6 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
+CLASS_NAMES = [f"class {index}" for index in range(10)]
+
 # A model that trains in a fraction of a second, on the digits.
 TINY = {
     "DATA.IMAGE_SIZE": [16, 16],
@@ -93,6 +95,33 @@ def tiny_yaml(tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory, tiny_yaml):
+    """A tiny model with random weights whose logits are of size 1."""
+    from cait.align_golden import load_golden_weights
+    from cait.checkpoint import save_weights
+    from cait.config import make_config, read_yaml
+    from cait.model import build_model
+
+    config = make_config(read_yaml(tiny_yaml))
+    model = load_golden_weights(build_model(config))
+    path = tmp_path_factory.mktemp("weights") / "tiny.pdparams"
+    save_weights(model, path)
+    return config, model, path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_weights, tmp_path_factory):
+    """Its bundle."""
+    from cait.deploy.export import build_description, export
+
+    config, model, path = tiny_weights
+    folder = tmp_path_factory.mktemp("bundle")
+    differences = export(model, build_description(config, CLASS_NAMES, path), folder)
+    assert max(differences.values()) < 1e-5 and {"CPU", "CPU, oneDNN"} <= set(differences)
+    return folder
 
 
 def run_python(*words: str, cwd: pathlib.Path = ROOT, **options) -> subprocess.CompletedProcess:

@@ -18,8 +18,10 @@ LAYERS = [
     {"data.loader"},
     {"data.build", "engine", "exchange"},
     {"align", "jobs", "deploy.bundle"},
-    {"align_golden", "deploy.predictor"},
-    {"align_live", "deploy.classify", "deploy.export"},
+    {"align_golden", "deploy.inference_engine", "deploy.onnx_file"},
+    {"align_live", "deploy.predictor"},
+    {"deploy.autolog", "deploy.export"},
+    {"deploy.classify"},
     {"align_deploy", "align_run"},
 ]
 SEES_CONFIG = {"align", "cli", "config", "jobs", "zoo", "data.build"}
@@ -64,7 +66,7 @@ def test_only_builders_see_the_config(name, path):
 
 def test_inference_never_needs_the_model():
     for name, path in modules():
-        if name in ("deploy.classify", "deploy.predictor", "deploy.bundle"):
+        if name.startswith("deploy.") and name != "deploy.export":
             assert not {"model", "checkpoint", "zoo", "engine", "config"} & set(imported(path)), name
 
 

@@ -27,6 +27,7 @@ from cait.errors import CaitError
 from cait.files import write_text
 from cait.model import CaiT
 from cait.optim import adamw, learning_rate
+from cait.results import write_reprod_log
 
 STEPS = {1: "forward", 2: "preprocessing", 3: "losses", 4: "gradients", 5: "training", 6: "deployment"}
 # Largest allowed difference in a step, relative to the largest value of the reference array, at least to 1. Losses of
@@ -230,14 +231,11 @@ def climb(reference: Reference, steps: list[int], log_folder: pathlib.Path | Non
 
 
 def _write_logs(folder: pathlib.Path, stem: str, ours: Arrays, expected: Arrays, threshold: float) -> None:
-    from reprod_log import ReprodDiffHelper, ReprodLogger
+    from reprod_log import ReprodDiffHelper
 
     helper, infos = ReprodDiffHelper(), []
     for side, arrays in (("paddle", {name: ours.get(name, np.nan) for name in expected}), ("reference", expected)):
-        logger = ReprodLogger()
-        for name, value in arrays.items():
-            logger.add(name, np.asarray(value))
-        logger.save(str(folder / f"{stem}_{side}.npy"))
+        write_reprod_log(folder / f"{stem}_{side}.npy", arrays)
         infos.append(helper.load_info(str(folder / f"{stem}_{side}.npy")))
     # Its report goes to Python's root logger, with two more handlers at every call: they must not stay, nor must
     # those that are there repeat every line on the console.

@@ -9,9 +9,11 @@ import paddle
 from cait.align import Row
 from cait.checkpoint import load_weights
 from cait.data.image_files import image_files
-from cait.deploy.bundle import STEM, read_description
+from cait.deploy.bundle import ONNX, STEM, Description, read_description
 from cait.deploy.classify import Reader
-from cait.deploy.predictor import Engine, Predictor, allowed_difference, why_not
+from cait.deploy.inference_engine import Engine, why_not
+from cait.deploy.onnx_file import OnnxPredictor
+from cait.deploy.predictor import Predictor, allowed_difference
 from cait.errors import CaitError
 from cait.exchange import model_of, read_any
 
@@ -29,14 +31,16 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
     Args:
         folder: of the bundle.
         weights: checkpoint that was exported.
-        images: folder; its first 200 images are used.
+        images: folder; up to 200 of its images are used, spread over it.
 
     Raises:
         CaitError: the bundle, the weights or the images are missing or damaged.
     """
     description = read_description(folder)
     read = Reader(description, apply_exif=False)
-    batch = np.stack([read(path) for path in image_files(images)[:MAX_IMAGES]])
+    paths = image_files(images)
+    batch = np.stack([read(path) for path in paths[:: max(1, len(paths) // MAX_IMAGES)][:MAX_IMAGES]])
+    engines = _engines(folder, description)
     model = model_of(read_any(weights), tuple(description.image_size))
     load_weights(model, weights)
     model.eval()
@@ -46,7 +50,7 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
         )
     expected = _in_batches(lambda part: model(paddle.to_tensor(part)).numpy(), batch)
     rows = []
-    for name, (predict, precision) in _engines(folder).items():
+    for name, (predict, precision) in engines.items():
         logits = _in_batches(predict, batch)
         difference = np.abs(logits - expected)
         limit = allowed_difference(expected, precision)
@@ -59,23 +63,33 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
     return rows
 
 
-def _engines(folder: pathlib.Path) -> dict:
-    """By name: (images -> logits, precision), for every engine that this machine can run."""
+def _engines(folder: pathlib.Path, description: Description) -> dict:
+    """By name: (images -> logits, precision), for every engine that this machine can run; prints which it cannot."""
     program = paddle.jit.load(str(folder / STEM))
     program.eval()
-    engines = {"static program": (lambda part: program(paddle.to_tensor(part)).numpy(), "fp32")}
+
+    def static(part: np.ndarray) -> np.ndarray:
+        outputs = program(paddle.to_tensor(part))
+        return (outputs[0] if isinstance(outputs, (list, tuple)) else outputs).numpy()
+
+    engines = {"static program": (static, "fp32")}
     wanted = {
         "Paddle Inference, oneDNN": Engine(),
         "Paddle Inference, without oneDNN": Engine(onednn=False),
         "Paddle Inference, oneDNN bf16": Engine(precision="bf16"),
         "Paddle Inference, GPU": Engine(use_gpu=True),
         "Paddle Inference, GPU fp16": Engine(use_gpu=True, precision="fp16"),
+        "Paddle Inference, GPU with TensorRT": Engine(use_gpu=True, tensorrt=True, max_batch_size=BATCH_SIZE),
     }
     for name, engine in wanted.items():
-        if why_not(engine):
-            print(f"skipped: {name}: {why_not(engine)}")
+        if reason := why_not(engine):
+            print(f"skipped: {name}: {reason}")
         else:
             engines[name] = (Predictor(folder, engine), engine.precision)
+    if ONNX in description.files:
+        engines["ONNX Runtime"] = (OnnxPredictor(folder, description), "fp32")
+    else:
+        print("skipped: ONNX Runtime: the bundle was exported without --onnx")
     return engines
 
 

@@ -7,7 +7,9 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
-from cait.files import replacing
+import numpy as np
+
+from cait.files import replacing, writable_folder
 
 RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob")
 
@@ -28,6 +30,7 @@ def write_results(
     if path is None:
         yield lambda image_name, classes: None
         return
+    writable_folder(path.parent)
     with (
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
@@ -45,6 +48,19 @@ def write_results(
                     file.write(json.dumps(dict(zip(RESULT_COLUMNS, row)), ensure_ascii=False) + "\n")
 
         yield write
+
+
+def write_reprod_log(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes named arrays as the `.npy` file that `reprod_log` compares."""
+    from reprod_log import ReprodLogger
+
+    logger = ReprodLogger()
+    for name, array in arrays.items():
+        logger.add(name, np.asarray(array))
+    writable_folder(path.parent)
+    with replacing(path) as temporary:
+        logger.save(f"{temporary}.npy")  # without that suffix, NumPy would add it
+        os.replace(f"{temporary}.npy", temporary)
 
 
 def read_results(path: str | os.PathLike) -> list[dict]:

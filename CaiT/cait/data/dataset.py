@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, unreadable
+from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable
 from cait.errors import CaitError
 from cait.files import read_text
 
@@ -215,7 +215,7 @@ class ImageDataset(paddle.io.Dataset):
         array, error = None, ""
         try:
             with self.source.open(index) as image:
-                image = image.convert(self.mode)  # ImageNet has CMYK, grey and palette files
+                image = in_mode(image, self.mode)  # ImageNet has CMYK, grey and palette files
             array = self.transform(image, np.random.default_rng((self.seed, epoch, index)))
         except IMAGE_ERRORS as problem:
             error = unreadable(self.source.names[index], problem)

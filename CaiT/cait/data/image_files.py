@@ -1,8 +1,9 @@
-"""Which files are images."""
+"""Which files are images, and what pixels they become."""
 
 import os
 import pathlib
 
+import numpy as np
 from PIL import Image
 
 from cait.errors import CaitError
@@ -16,6 +17,19 @@ def unreadable(name: str, error: Exception) -> str:
     """The sentence on an image that cannot be read."""
     reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
     return f"{name}: the image cannot be read ({reason})"
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image as "L" (grey) or "RGB", whatever it was: CMYK, palette, alpha, 16 bits; of an animation the first.
+
+    Raises:
+        ValueError: pixels of 32 bits, whose range nothing tells.
+    """
+    if image.mode.startswith("I;16"):  # Pillow would cut every value above 255
+        image = Image.fromarray((np.asarray(image).astype("float64") / 257 + 0.5).astype("uint8"))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits; save it with 8 or 16")
+    return image.convert(mode)
 
 
 def image_files(folder: pathlib.Path) -> list[str]:

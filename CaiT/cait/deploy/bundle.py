@@ -1,7 +1,8 @@
 """An inference bundle: a static program, its parameters, and one file that says all that inference needs.
 
-`inference.yaml` lies beside `inference.json` (PaddlePaddle 3) or `inference.pdmodel` (2.6) and `inference.pdiparams`.
-It holds the preprocessing, the labels, where the weights come from, and a self-test: a fixed input and its logits.
+`inference.yaml` lies beside `inference.json` (PaddlePaddle 3) or `inference.pdmodel` (2.6) and `inference.pdiparams`;
+`inference.onnx`, where it was asked for, is the same network for other runtimes. The file holds the preprocessing, the
+labels, where the weights come from, and a self-test: a fixed input and its logits.
 """
 
 import dataclasses
@@ -18,7 +19,9 @@ from cait.files import read_text, write_text
 STEM = "inference"
 DESCRIPTION, PARAMETERS = f"{STEM}.yaml", f"{STEM}.pdiparams"
 PROGRAMS = (f"{STEM}.json", f"{STEM}.pdmodel")
-FORMAT = 1
+ONNX = f"{STEM}.onnx"
+LOGITS, CLASS_ATTENTION = "logits", "class_attention"
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +33,16 @@ class Description:
         image_size: [height, width] of the input in pixels.
         crop_pct: see `EvalTransform`.
         interpolation: of the resizing; always bicubic.
+        patch_size: side of a patch in pixels; the attention maps have image_size / patch_size rows and columns.
         channels: 3 for RGB, 1 for grey.
         mean, std: of each channel, for pixels in 0-1; the input is (pixel / 255 - mean) / std, [B, channels, h, w].
         class_names: by class index.
         weights: SHA-256 of the weights file that was exported, or of its tensors.
         versions: of the software that exported it.
-        files: SHA-256 of program and parameters by file name.
+        precision: in which the bundle is meant to run, and was tried.
+        outputs: of the program, in order: "logits" [B, classes]; "class_attention" [B, class-attention blocks, heads,
+            1 + patches], each row of which sums to one and starts with the class token.
+        files: SHA-256 of program, parameters and ONNX file by file name.
         self_test_seed: the input of the self-test is `numpy.random.default_rng(seed).standard_normal`, float32.
         self_test_logits: what the model answers to it.
         format: version of this file's form.
@@ -45,12 +52,15 @@ class Description:
     image_size: list[int]
     crop_pct: float
     interpolation: str
+    patch_size: int
     channels: int
     mean: list[float]
     std: list[float]
     class_names: list[str]
     weights: str
     versions: dict[str, str]
+    precision: str
+    outputs: list[str]
     files: dict[str, str]
     self_test_seed: int
     self_test_logits: list[float]
@@ -89,16 +99,30 @@ def read_description(folder: str | os.PathLike) -> Description:
     path = pathlib.Path(folder) / DESCRIPTION
     if not path.is_file():
         raise CaitError(f"{path}: missing; export_model.py writes it beside the program")
+    text = read_text(path)
     try:
-        description = Description(**yaml.safe_load(read_text(path)))
+        content = yaml.safe_load(text)
+        version = dict(content).get("format", FORMAT)
+        description = Description(**content) if version == FORMAT else None
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise CaitError(f"{path}: not the description of a bundle ({error})") from error
-    if description.format != FORMAT:
-        raise CaitError(f"{path}: format {description.format}, and this version reads {FORMAT}; export the model anew")
-    for name, digest in description.files.items():
-        file = pathlib.Path(folder) / name
-        if not file.is_file():
-            raise CaitError(f"{file}: missing; the bundle is not whole, export the model anew")
-        if sha256_of(file) != digest:
-            raise CaitError(f"{file}: not the file that was exported (its checksum differs); export the model anew")
+    if description is None:
+        raise CaitError(f"{path}: format {version}, and this version reads {FORMAT}; export the model anew")
+    for name in description.files:
+        if name != ONNX:
+            verify(folder, description, name)
     return description
+
+
+def verify(folder: str | os.PathLike, description: Description, name: str) -> pathlib.Path:
+    """The path of a file of the bundle, once its checksum is right.
+
+    Raises:
+        CaitError: it is missing or not the one that was exported.
+    """
+    file = pathlib.Path(folder) / name
+    if not file.is_file():
+        raise CaitError(f"{file}: missing; the bundle is not whole, export the model anew")
+    if sha256_of(file) != description.files.get(name):
+        raise CaitError(f"{file}: not the file that was exported (its checksum differs); export the model anew")
+    return file

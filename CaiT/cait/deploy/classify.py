@@ -2,18 +2,20 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import glob
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, unreadable
+from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable
 from cait.data.transforms import EvalTransform, normalisation
+from cait.deploy.autolog import Stopwatch
 from cait.deploy.bundle import Description
 from cait.deploy.predictor import softmax
 from cait.errors import CaitError
@@ -75,7 +77,7 @@ class Reader:
                 if image.width * image.height > MAX_PIXELS:
                     raise CaitError(f"{path}: {image.width}x{image.height} pixels, more than the {MAX_PIXELS} allowed")
                 turned = ImageOps.exif_transpose(image) if self.apply_exif else image
-                pixels = self.transform(turned.convert(self.mode))
+                pixels = self.transform(in_mode(turned, self.mode))
         except CaitError:
             raise
         except (*IMAGE_ERRORS, MemoryError) as error:
@@ -87,30 +89,66 @@ def read_ahead(paths: Iterable[str], read: Callable[[str], np.ndarray], depth: i
     """Yields (path, what `read` gives or the CaitError it raised) in order, at most `depth` images ahead."""
     remaining = iter(paths)
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:  # Pillow decodes and resizes without the GIL
-        waiting = collections.deque((path, pool.submit(read, path)) for path in itertools.islice(remaining, depth))
+        waiting = collections.deque(pool.submit(_attempt, read, path) for path in itertools.islice(remaining, depth))
         while waiting:
-            path, future = waiting.popleft()
-            try:
-                value: object = future.result()
-            except CaitError as error:
-                value = error
-            for following in itertools.islice(remaining, 1):
-                waiting.append((following, pool.submit(read, following)))
-            yield path, value
+            done = waiting.popleft().result()
+            waiting.extend(pool.submit(_attempt, read, path) for path in itertools.islice(remaining, 1))
+            yield done
+
+
+def _attempt(read: Callable[[str], np.ndarray], path: str) -> tuple[str, object]:
+    try:
+        return path, read(path)
+    except CaitError as error:
+        return path, error
 
 
 def classify(
-    predict: Callable[[np.ndarray], np.ndarray], read: Reader, paths: Iterable[str], batch_size: int, top_k: int
+    predict: Callable[[np.ndarray], np.ndarray],
+    read: Reader,
+    paths: Sequence[str],
+    batch_size: int,
+    top_k: int,
+    stopwatch: Stopwatch | None = None,
 ) -> Iterator[Result]:
-    """Classifies images in batches and yields their results in order; an unreadable one costs the others nothing."""
-    images = read_ahead(paths, read, 2 * batch_size)
-    while chunk := list(itertools.islice(images, batch_size)):
-        good = [value for _, value in chunk if isinstance(value, np.ndarray)]
-        rows = iter(softmax(predict(np.stack(good))) if good else ())
-        for path, value in chunk:
-            if isinstance(value, CaitError):
-                yield Result(path, [], str(value))
-                continue
-            row = next(rows)
-            best = np.argsort(-row, kind="stable")[:top_k]
-            yield Result(path, [(int(index), float(row[index])) for index in best], "")
+    """Classifies images in batches and yields their results in order; an unreadable one costs the others nothing.
+
+    Args:
+        predict: normalised images [B, channels, height, width] -> logits [B, classes].
+        read: path -> normalised image [channels, height, width].
+        paths: of the images.
+        batch_size: images a call of `predict`; the last one may be smaller.
+        top_k: classes of each result.
+        stopwatch: times the stages. Reading then does not run ahead, so that each stage has the machine for itself.
+    """
+    stage = stopwatch.stage if stopwatch else contextlib.nullcontext
+    images = (_attempt(read, path) for path in paths) if stopwatch else read_ahead(paths, read, 2 * batch_size)
+    for _ in range(0, len(paths), batch_size):
+        with stage("preprocess"):
+            chunk = list(itertools.islice(images, batch_size))
+            good = [value for _, value in chunk if isinstance(value, np.ndarray)]
+            batch = np.stack(good) if good else None
+        if batch is None:
+            yield from (_result(path, error, top_k) for path, error in chunk)
+            continue
+        with stage("inference"):
+            logits = predict(batch)
+        with stage("postprocess"):
+            rows = iter(softmax(logits))
+            values = [value if isinstance(value, CaitError) else next(rows) for _, value in chunk]
+            results = [_result(path, value, top_k) for (path, _), value in zip(chunk, values)]
+        yield from results
+
+
+def _result(path: str, value: np.ndarray | CaitError, top_k: int) -> Result:
+    """Of probabilities [classes], or of the error."""
+    if isinstance(value, CaitError):
+        return Result(path, [], str(value))
+    best = np.argsort(-value, kind="stable")[:top_k]
+    return Result(path, [(int(index), float(value[index])) for index in best], "")
+
+
+def as_arrays(results: Sequence[list[tuple[int, float]]]) -> dict[str, np.ndarray]:
+    """`class_id` int64 and `prob` float64, both [images, classes of each], of the `classes` of results."""
+    pairs = np.array(results, "float64")
+    return {"class_id": pairs[..., 0].astype("int64"), "prob": pairs[..., 1]}

@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import pathlib
+import tempfile
 
 import numpy as np
 from paddle import inference
 
-from cait.deploy.bundle import PARAMETERS, Description, find_program, read_description
-from cait.device import has_gpu
+from cait.deploy.bundle import LOGITS, Description, read_description
+from cait.deploy.inference_engine import Engine, paddle_config, why_not
 from cait.errors import CaitError, UsageError
 
 TOLERANCE = 3e-5  # fp32: largest difference of a logit, relative to the largest one, at least to 1
@@ -22,66 +23,6 @@ def allowed_difference(logits: np.ndarray, precision: str) -> float:
     return LOW_TOLERANCE * float(logits.max() - logits.min())
 
 
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """How Paddle Inference runs a program.
-
-    Attributes:
-        use_gpu: on the first GPU, or on the CPU.
-        onednn: on the CPU, with oneDNN's kernels.
-        cpu_threads: on the CPU.
-        precision: fp32; bf16, on a processor or GPU that has it; fp16, on a GPU.
-    """
-
-    use_gpu: bool = False
-    onednn: bool = True
-    cpu_threads: int = os.cpu_count() or 1
-    precision: str = "fp32"
-
-
-def why_not(engine: Engine) -> str:
-    """Why this machine cannot run an engine; empty if it can."""
-    if engine.use_gpu:
-        return "" if has_gpu() else "a GPU was asked for, but there is none, or this PaddlePaddle is the CPU build"
-    if engine.precision == "fp16":
-        return "fp16 needs a GPU"
-    if engine.precision == "bf16" and not engine.onednn:
-        return "bf16 on the CPU needs oneDNN"
-    if engine.precision == "bf16" and not processor_has_bf16():
-        return "this processor has no bf16 instructions"
-    return ""
-
-
-def processor_has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Whether the processor says that it has AVX-512 or AMX instructions for bf16."""
-    path = pathlib.Path(cpuinfo)
-    words = set(path.read_text().split()) if path.is_file() else set()
-    return bool(words & {"avx512_bf16", "amx_bf16"})
-
-
-def _config(folder: pathlib.Path, engine: Engine) -> inference.Config:
-    program = find_program(folder)
-    config = inference.Config(str(program), str(folder / PARAMETERS))
-    if program.suffix == ".json":  # without these two, creating a predictor with memory optimisation fails
-        config.enable_new_ir()
-        config.enable_new_executor()
-    config.enable_memory_optim()
-    config.disable_glog_info()
-    if engine.use_gpu:
-        kinds = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
-        config.enable_use_gpu(256, 0, getattr(inference.PrecisionType, kinds[engine.precision]))
-        return config
-    config.disable_gpu()
-    config.set_cpu_math_library_num_threads(engine.cpu_threads)
-    if engine.onednn:
-        config.enable_mkldnn()
-        if engine.precision == "bf16":
-            config.enable_mkldnn_bfloat16()
-    elif hasattr(config, "disable_mkldnn"):  # PaddlePaddle 3 has oneDNN on unless told otherwise
-        config.disable_mkldnn()
-    return config
-
-
 class Predictor:
     """Normalised images in, logits out.
 
@@ -92,6 +33,8 @@ class Predictor:
 
     Attributes:
         description: what stands in `inference.yaml`.
+        engine: as given, with the precision that is used.
+        paddle_config: Paddle's own, which knows what is really switched on.
 
     Raises:
         UsageError: this machine cannot run such an engine.
@@ -99,18 +42,23 @@ class Predictor:
     """
 
     def __init__(self, folder: str | os.PathLike, engine: Engine, verify: bool = True):
-        if why_not(engine):
-            raise UsageError(why_not(engine))
         self.folder = pathlib.Path(folder)
         self.description: Description = read_description(folder)
-        self.engine = engine
+        self.engine = dataclasses.replace(engine, precision=engine.precision or self.description.precision)
+        if reason := why_not(self.engine):
+            if not engine.precision and not why_not(dataclasses.replace(engine, precision="fp32")):
+                reason += f": the bundle is meant for {self.engine.precision}, but --precision=fp32 runs it too"
+            raise UsageError(reason)
         try:
-            self._predictor = inference.create_predictor(_config(self.folder, engine))
+            with tempfile.TemporaryDirectory() as scratch:  # for what TensorRT makes of the program
+                self.paddle_config = paddle_config(self.folder, self.engine, self.description, pathlib.Path(scratch))
+                self._predictor = inference.create_predictor(self.paddle_config)
         except Exception as error:  # Paddle raises almost anything on a program it cannot load
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             raise CaitError(f"{folder}: Paddle Inference cannot load the bundle ({reason[0]})") from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+        self._outputs = dict(zip(self.description.outputs, handles))
         if verify:
             self._self_test()
 
@@ -123,9 +71,13 @@ class Predictor:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits [B, classes] of normalised images [B, channels, height, width], both float32."""
+        return self.outputs(images, [LOGITS])[LOGITS]
+
+    def outputs(self, images: np.ndarray, names: list[str] | None = None) -> dict[str, np.ndarray]:
+        """The named outputs of the bundle, or all of them; see `Description.outputs` for their shapes."""
         self._input.copy_from_cpu(np.ascontiguousarray(images, "float32"))
         self._predictor.run()
-        return self._output.copy_to_cpu()
+        return {name: self._outputs[name].copy_to_cpu() for name in names or self._outputs}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

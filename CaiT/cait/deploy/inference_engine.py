@@ -1,0 +1,126 @@
+"""How Paddle Inference is to run a program, whether this machine can, and the configuration that says so."""
+
+import dataclasses
+import os
+import pathlib
+
+from paddle import inference
+
+from cait.deploy.bundle import PARAMETERS, STEM, Description, find_program
+from cait.device import has_gpu
+
+GPU_MEMORY_MB = 256  # reserved at first; it grows
+TENSORRT_WORKSPACE = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """How Paddle Inference runs a program.
+
+    Attributes:
+        use_gpu: on the first GPU, or on the CPU.
+        onednn: on the CPU, with oneDNN's kernels.
+        cpu_threads: on the CPU.
+        precision: fp32; bf16, on a processor or GPU that has it; fp16, on a GPU. None: that of the bundle.
+        tensorrt: on a GPU, with TensorRT where PaddlePaddle was built with it.
+        max_batch_size: images a call, at most; TensorRT plans with it.
+    """
+
+    use_gpu: bool = False
+    onednn: bool = True
+    cpu_threads: int = os.cpu_count() or 1
+    precision: str | None = "fp32"
+    tensorrt: bool = False
+    max_batch_size: int = 1
+
+
+def why_not(engine: Engine) -> str:
+    """Why this machine cannot run an engine; empty if it can."""
+    if engine.tensorrt and not engine.use_gpu:
+        return "TensorRT runs on a GPU only"
+    if engine.use_gpu and not has_gpu():
+        return "a GPU was asked for, but there is none, or this PaddlePaddle is the CPU build"
+    if engine.tensorrt and not any(inference.get_trt_compile_version()):
+        return "this PaddlePaddle was built without TensorRT"
+    if engine.use_gpu:
+        return ""
+    if engine.precision == "fp16":
+        return "fp16 needs a GPU"
+    if engine.precision == "bf16" and not engine.onednn:
+        return "bf16 on the CPU needs oneDNN"
+    if engine.precision == "bf16" and not processor_has_bf16():
+        return "this processor has no bf16 instructions"
+    return ""
+
+
+def processor_has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Whether the processor says that it has AVX-512 or AMX instructions for bf16."""
+    path = pathlib.Path(cpuinfo)
+    words = set(path.read_text().split()) if path.is_file() else set()
+    return bool(words & {"avx512_bf16", "amx_bf16"})
+
+
+def paddle_config(
+    folder: pathlib.Path, engine: Engine, description: Description, scratch: pathlib.Path
+) -> inference.Config:
+    """Paddle's configuration for a bundle.
+
+    Args:
+        folder: of the bundle.
+        engine: one that this machine can run, with a precision.
+        description: of the bundle.
+        scratch: folder that may be emptied once the predictor is made.
+    """
+    program, parameters = find_program(folder), folder / PARAMETERS
+    if engine.tensorrt and program.suffix == ".json":
+        program, parameters = _through_tensorrt(folder, engine, description, scratch)
+    config = inference.Config(str(program), str(parameters))
+    if program.suffix == ".json":  # without these two, creating a predictor with memory optimisation fails
+        config.enable_new_ir()
+        config.enable_new_executor()
+    config.enable_memory_optim()
+    config.disable_glog_info()
+    if engine.use_gpu:
+        kinds = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
+        precision = getattr(inference.PrecisionType, kinds[engine.precision])
+        config.enable_use_gpu(GPU_MEMORY_MB, 0, precision)
+        if engine.tensorrt and program.suffix == ".pdmodel":
+            config.enable_tensorrt_engine(
+                workspace_size=TENSORRT_WORKSPACE,
+                max_batch_size=engine.max_batch_size,
+                min_subgraph_size=3,
+                precision_mode=precision,
+                use_static=False,
+                use_calib_mode=False,
+            )
+            config.enable_tuned_tensorrt_dynamic_shape()
+        return config
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(engine.cpu_threads)
+    if engine.onednn:
+        config.enable_mkldnn()
+        if engine.precision == "bf16":
+            config.enable_mkldnn_bfloat16()
+    elif hasattr(config, "disable_mkldnn"):  # PaddlePaddle 3 has oneDNN on unless told otherwise
+        config.disable_mkldnn()
+    return config
+
+
+def _through_tensorrt(
+    folder: pathlib.Path, engine: Engine, description: Description, scratch: pathlib.Path
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """PaddlePaddle 3 makes a new program with TensorRT's engines in it; there is none for the CPU to try this with."""
+    from paddle import tensorrt
+
+    def shape(batch_size: int) -> tuple[int, ...]:
+        return (batch_size, description.channels, *description.image_size)
+
+    largest = shape(engine.max_batch_size)
+    inputs = tensorrt.Input(min_input_shape=shape(1), optim_input_shape=largest, max_input_shape=largest)
+    config = tensorrt.TensorRTConfig(inputs=[inputs])
+    kinds = {"fp32": "FP32", "fp16": "FP16", "bf16": "BFP16"}
+    config.precision_mode = getattr(tensorrt.PrecisionMode, kinds[engine.precision])
+    config.workspace_size = TENSORRT_WORKSPACE
+    config.save_model_dir = str(scratch / STEM)
+    tensorrt.convert(str(folder / STEM), config)
+    return scratch / f"{STEM}.json", scratch / PARAMETERS
