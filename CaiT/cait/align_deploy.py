@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 
 from cait.align import Row
-from cait.checkpoint import load_weights
+from cait.checkpoint import find_weights, load_weights
 from cait.data.image_files import image_files
 from cait.deploy.bundle import ONNX, STEM, Description, read_description
 from cait.deploy.classify import Reader
@@ -30,13 +30,14 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
 
     Args:
         folder: of the bundle.
-        weights: checkpoint that was exported.
+        weights: checkpoint that was exported, with or without its suffix.
         images: folder; up to 200 of its images are used, spread over it.
 
     Raises:
         CaitError: the bundle, the weights or the images are missing or damaged.
     """
     description = read_description(folder)
+    weights = find_weights(weights)
     read = Reader(description, apply_exif=False)
     paths = image_files(images)
     batch = np.stack([read(path) for path in paths[:: max(1, len(paths) // MAX_IMAGES)][:MAX_IMAGES]])
