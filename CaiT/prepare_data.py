@@ -2,12 +2,15 @@
 
 python CaiT/prepare_data.py digits                      # the demo's data set, into dataset/digits
 python CaiT/prepare_data.py lists --data-path=dataset/LSVRC2012   # the list files of ImageNet, into txt/
+python CaiT/prepare_data.py lite                        # a small data set of ImageNet's shape, into dataset/lite
 """
 
 import argparse
 import pathlib
 
-from cait.errors import ArgumentParser, UsageError, run_command
+from cait.errors import ArgumentParser, UsageError, positive, run_command
+
+HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _digits(args) -> None:
@@ -26,6 +29,23 @@ def _lists(args) -> None:
         print(f"{path}: {num_lines} lines")
 
 
+def _lite(args) -> None:
+    from cait.data.lite import write_lite
+
+    whole = [part == "whole" for part in (args.train, args.infer)]
+    contents = write_lite(args.output, args.data_path, args.num_train, args.num_val, *whole)
+    print(f"{args.output}: images from {contents['source']}")
+    for part, reason in contents["missing"].items():
+        print(f"the whole set to {part} on is not here: {reason}")
+    if args.weights is not None:
+        from cait import config as cfg
+        from cait.model import build_model
+        from cait.stand_in import place_weights
+
+        config = cfg.make_config(cfg.read_yaml(args.cfg))
+        print(place_weights(args.weights, args.output / "weights", lambda: build_model(config)))
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command")
@@ -38,6 +58,18 @@ def main() -> None:
     lists.add_argument("--seed", type=int, default=0, help="of the shuffled lists")
     lists.add_argument("--force", action="store_true", help="replace lists that are there")
     lists.set_defaults(run=_lists)
+    lite = commands.add_parser("lite", help="a sample of ImageNet where there is one, else digits in its shape")
+    lite.add_argument("--output", type=pathlib.Path, default=pathlib.Path("dataset/lite"))
+    lite.add_argument("--data-path", type=pathlib.Path, default=pathlib.Path("dataset/LSVRC2012"), help="ImageNet")
+    lite.add_argument("--num-train", type=positive, default=20)
+    lite.add_argument("--num-val", type=positive, default=10)
+    for part in ("train", "infer"):
+        lite.add_argument(f"--{part}", choices=("sample", "whole"), default="sample", help="whole: links to ImageNet")
+    lite.add_argument(
+        "--weights", type=pathlib.Path, help="published weights, without suffix; random ones without them"
+    )
+    lite.add_argument("-cfg", default=HERE / "configs" / "cait_xxs24_224.yaml", help="model of the random weights")
+    lite.set_defaults(run=_lite)
     args = parser.parse_args()
     args.run(args)
 

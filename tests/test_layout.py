@@ -15,7 +15,7 @@ LAYERS = [
     {"convert", "download"},
     {"cli", "checkpoint", "data.labels", "data.sampler", "data.transforms", "data.image_files", "data.digits"},
     {"zoo", "data.dataset", "data.imagenet_lists"},
-    {"data.loader"},
+    {"data.loader", "data.lite", "stand_in"},
     {"data.build", "engine", "exchange"},
     {"align", "jobs", "deploy.bundle"},
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file"},
