@@ -134,7 +134,7 @@ def _chain_steps(
         output,
         run,
         (f"train {run}", f"evaluate {run}"),
-        missing.get("infer", ""),
+        missing,
         row.device,
         weights,
         export_words(parameters, EXPORT_OF[line], weights, save),
@@ -157,7 +157,7 @@ def _released_steps(parameters: Parameters, output: pathlib.Path, missing: dict[
         output,
         "infer_model",
         (),
-        missing.get("infer", ""),
+        missing,
         parameters.values(5)[0],
         weights,
         export_words(parameters, 38, weights, save),
@@ -173,7 +173,7 @@ def _inference_steps(
     output: pathlib.Path,
     run: str,
     needs: tuple[str, ...],
-    missing: str,
+    missing: dict[str, str],
     device: str,
     weights: str,
     export: list[str],
@@ -185,25 +185,25 @@ def _inference_steps(
     variables: dict[str, str] | None = None,
 ) -> Iterator[Step]:
     """Export, the proof of the bundle's origin, the model's own predictions, and every configuration of inference."""
-    python, variables = parameters.value(3), variables or {}
+    python, variables, absent = parameters.value(3), variables or {}, missing.get("infer", "")
     table = pred / "predictions.csv"
     yield Step(
         f"export {run}",
         export,
         output / f"{run}_export.log",
         needs=needs[:1],
-        skip="" if needs else missing,
+        skip="" if needs else absent,
         left_undone=exported(ROOT / save),
     )
     words = [python, TIPC, "verify", f"--bundle={save}", f"--weights={weights}.pdparams"]
     words += [f"--start={start}.pdparams"] if start else []
-    yield Step(f"verify {run}", words, output / f"{run}_verify.log", needs=(f"export {run}",), skip="")
+    yield Step(f"verify {run}", words, output / f"{run}_verify.log", needs=(f"export {run}",))
     yield Step(
         f"predict {run}",
         pred_words(parameters, device, weights, pred),
         output / f"{run}_pred.log",
         needs=needs[:1],
-        skip=missing,
+        skip=absent,
         left_undone=predicted(ROOT / table),
         variables=variables,
     )
@@ -218,7 +218,7 @@ def _inference_steps(
             words,
             log,
             needs=(f"verify {run}",),
-            skip=missing or reason,
+            skip=absent or reason,
             left_undone=inferred(ROOT / log, parameters.value(50) == "True"),
         )
         words = [python, TIPC, "compare", f"--table={table}", f"--log={log}", f"--precision={precision}"]
@@ -228,7 +228,13 @@ def _inference_steps(
             labels = data_folder(parameters) / "test_list.txt"
             words = [python, TIPC, "accuracy", f"--log={log}", f"--labels={labels}", f"--folder={labels.parent}"]
             needed = (f"infer {label}", *needs[1:])
-            yield Step(f"accuracy {label}", words + expected, folder / f"{name}_accuracy.txt", needs=needed)
+            yield Step(
+                f"accuracy {label}",
+                words + expected,
+                folder / f"{name}_accuracy.txt",
+                needs=needed,
+                skip=missing.get("accuracy", ""),
+            )
             first = False
 
 

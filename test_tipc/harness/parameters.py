@@ -1,6 +1,7 @@
 """Parameter files: lines addressed by their number, checked against a schema before anything runs."""
 
 import os
+import pathlib
 import re
 import shlex
 from typing import NamedTuple
@@ -113,8 +114,11 @@ class LineFile:
     def __init__(self, path: str | os.PathLike):
         self.path = path
         text = read_text(path)
-        if "\r" in text:
-            self._fail(text[: text.index("\r")].count("\n") + 1, "ends as on Windows (CRLF)")
+        before, carriage_return, _ = pathlib.Path(path).read_bytes().partition(b"\r")
+        if carriage_return:
+            self._fail(
+                before.count(b"\n") + 1, "ends as on Windows (CRLF); a shell would take that for a part of the value"
+            )
         self._lines = text.removesuffix("\n").split("\n")
         for number, line in enumerate(self._lines, 1):
             self._check_line(number, line)

@@ -50,15 +50,16 @@ class Runner:
     def run(self, steps: list[Step]) -> int:
         """Runs the steps whose needs have passed; returns the exit code."""
         done: dict[str, str] = {}
+        causes: dict[str, str] = {}  # of what was not run: the step at fault, or what this machine lacks
         for number, step in enumerate(steps, 1):
             print(f"[{number}/{len(steps)}] {step.name}\n    {step.command}", flush=True)
             seconds, result, note = 0.0, SKIPPED, step.skip
             unmet = next((need for need in step.needs if done[need] != PASSED), None)
             if unmet is not None:
-                note = f"{unmet} was {done[unmet]}"
+                note = f"{unmet} failed" if done[unmet] == FAILED else causes[unmet]
             elif not step.skip:
                 seconds, result, note = self._run_one(step)
-            done[step.name] = result
+            done[step.name], causes[step.name] = result, note
             self.results.append((step, seconds, result, note))
             print(f"    {_coloured(result)} {f'after {seconds:.1f} s' if seconds else ''} {note}".rstrip(), flush=True)
             write_text(self.log, "".join(self._line(*row) for row in self.results))
