@@ -60,6 +60,7 @@ EXPECTED = {
     "-eval": r"Validation Loss: [\d.]+, Validation Acc@1: [01]\.\d{4}, Validation Acc@5: [01]\.\d{4}, time: ",
     "-pred": r"image_name: dataset/\S+, class_id: \d+, class_name: .*, prob: 0\.",
     "train": r"----- Epoch\[001/001\], Train Loss: [\d.]+, Train Acc: [\d.]+, time: ",
+    "tipc": r"\n\d+ passed, 0 failed, 0 skipped\nPASSED\n$",
 }
 
 
@@ -73,6 +74,7 @@ def test_readme_command(checkout, command):
     words = shlex.split(command)
     kind = "train" if "main_single_gpu" in command else ""
     kind = next((flag for flag in ("-eval", "-pred") if flag in words), kind)
+    kind = "tipc" if "test_train_inference_python.sh" in command else kind
     if kind == "train" and "-epochs" not in command:
         command += " -epochs=1"
     path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -96,6 +98,9 @@ def test_the_seeds_commands_are_in_the_readme():
     )
     for expected in (train, flags.format(64, "-eval"), flags.format(64, "-pred")):
         assert f"python CaiT/main_single_gpu.py {expected}" in commands
+    for script in ("prepare.sh", "test_train_inference_python.sh"):
+        words = "test_tipc/configs/CaiT/train_infer_python.txt 'lite_train_lite_infer'"
+        assert f"bash test_tipc/{script} {words}" in commands
 
 
 @pytest.mark.parametrize(
