@@ -27,5 +27,9 @@ python_of() {
 tipc() {
     local python
     python="$(python_of "$2")" || exit 2
+    if ! "$python" -c 'import numpy, yaml, yacs' 2>/dev/null; then
+        echo "error: $python lacks the project's packages: make install, then source .venv/bin/activate" >&2
+        exit 2
+    fi
     exec "$python" "$TIPC_FOLDER/tipc.py" "$@"
 }
