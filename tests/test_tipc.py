@@ -406,6 +406,10 @@ def test_predictions_within_the_tolerance_agree(answers):
     with pytest.raises(CaitError, match="allowed is a factor of 1.0010"):
         answers([("a", 1, 0.5)], [("a", 1, 0.5 * math.exp(2e-3))])
     assert answers([("a", 1, 0.5)], [("a", 1, 0.6)], "bf16")
+    with pytest.raises(CaitError, match="1 of 1 images differ"):
+        answers([("a", 1, 0.5)], [("a", 1, 0.9)], "bf16")
+    many = [(str(number), 1, 0.5) for number in range(100)]
+    assert answers(many, [*many[1:], ("0", 1, 0.9)], "bf16").startswith("99 images agree, 1 do not")
     with pytest.raises(CaitError, match="probability"):
         answers([("a", 1, 0.5)], [("a", 1, math.nan)])
 

@@ -14,6 +14,7 @@ _LINE = re.compile(r"image_name: (.*), class_id: (\d+), class_name: (.*), prob: 
 # Largest difference of the natural logarithm of a probability. In fp32 kernels differ in the order of sums, and logits
 # agree to 3e-5 of the largest. Half precision keeps 8 (bf16) or 11 (fp16) bits of every product.
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.5}
+OFF_SHARE = {"fp32": 0.0, "fp16": 0.01, "bf16": 0.01}  # of the images, that may be further off
 ACCURACY_TOLERANCE = 1e-3
 
 
@@ -78,23 +79,28 @@ def compare(table: pathlib.Path, log: pathlib.Path, precision: str) -> str:
         raise CaitError(f"nothing to compare: {table} has {len(reference)} images, {log} {len(answers)}")
     if alone := reference.keys() ^ answers.keys():
         raise CaitError(f"{sorted(alone)[0]}: only in one of {table} and {log}, as are {len(alone) - 1} more")
-    tolerance, largest = TOLERANCES[precision], 0.0
+    tolerance, largest, off = TOLERANCES[precision], 0.0, []
     for image, answer in answers.items():
         first = reference[image][0]
         expected = next((item for item in reference[image] if item.class_id == answer.class_id), None)
         if expected is None or not _log_ratio(expected.prob, first.prob) <= tolerance:
-            raise CaitError(
+            off.append(
                 f"{image}: the model says class {first.class_id} ({first.prob:.6g}), "
                 f"inference says {answer.class_id} ({answer.prob:.6g})"
             )
+            continue
         difference = _log_ratio(answer.prob, expected.prob)
-        if not difference <= tolerance:  # NaN fails too
-            raise CaitError(
+        if difference <= tolerance:
+            largest = max(largest, difference)
+        else:  # NaN too
+            off.append(
                 f"{image}: class {answer.class_id} has the probability {expected.prob:.6g} in the model and "
                 f"{answer.prob:.6g} in inference; allowed is a factor of {math.exp(tolerance):.4f}"
             )
-        largest = max(largest, difference)
-    return f"{len(answers)} images agree; largest log-ratio of a probability {largest:.1e}, allowed {tolerance:g}"
+    if len(off) > OFF_SHARE[precision] * len(answers):
+        raise CaitError(f"{off[0]} ({len(off)} of {len(answers)} images differ)")
+    agreeing = f"{len(answers) - len(off)} images agree" + (f", {len(off)} do not" if off else "")
+    return f"{agreeing}; largest log-ratio of a probability {largest:.1e}, allowed {tolerance:g}"
 
 
 def _log_ratio(one: float, other: float) -> float:
