@@ -16,10 +16,11 @@ import pytest
 
 from cait.errors import CaitError, UsageError
 from conftest import ROOT
-from harness.commands import Row, plan, train_words
+from harness.commands import Row, train_words
 from harness.compare import check_accuracy, compare
 from harness.onnx import OnnxParameters
 from harness.parameters import MODES, Parameters
+from harness.plan import plan
 from harness.speed import parse_speed
 from test_package import copy_checkout
 from tipc_stubs import write_stubs
@@ -449,7 +450,11 @@ def test_accuracy_is_counted_over_the_list(tmp_path):
 # Composition, by the standard's rules and without the harness
 
 
-def compose(path, mode, log_folder):
+ORDER = (41, 42, 43, 47, 44, 46, 48, 50)
+OTHER_ORDER = (41, 42, 43, 47, 44, 49, 48, 50, 46, 51)  # of harnesses that also name a folder for the report
+
+
+def compose(path, mode, log_folder, order=ORDER):
     """(train, evaluate, export, inference commands) of the first row of a file, composed as other harnesses do.
 
     Words are joined by blanks and left to the shell; a key or value of null leaves the word out.
@@ -485,8 +490,10 @@ def compose(path, mode, log_folder):
     ):
         if gpu == "True":
             continue
-        command = f"{value(3)} {value(40)}{word(41, gpu)}{word(42, mkldnn)}{word(43, threads)}{word(47, save)}"
-        inferences.append(f"{command}{word(44, batch)}{word(46, precision)}{word(48, value(12))}{word(50)}")
+        texts = {41: gpu, 42: mkldnn, 43: threads, 44: batch, 46: precision, 47: save, 48: value(12)}
+        texts |= {49: f"{log_folder}/report"}
+        words = "".join(word(number, texts.get(number)) for number in order)
+        inferences.append(f"{value(3)} {value(40)}{words}")
     return train, evaluate, export, inferences
 
 
@@ -517,7 +524,7 @@ def shell(command, cwd=ROOT):
 
 
 def test_the_harness_composes_what_the_standard_says(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.commands.missing_for", lambda parameters, mode: {})
+    monkeypatch.setattr("harness.plan.missing_for", lambda parameters, mode: {})
     train, evaluate, export, inferences = compose(SHIPPED, LITE, "out")
     commands = [step.command for step in plan(Parameters(SHIPPED), LITE, pathlib.Path("out"))]
     assert commands[:3] == [train, evaluate, export]
@@ -545,12 +552,13 @@ def test_commands_for_several_devices():
 def test_the_files_commands_run(prepared, tmp_path):
     """Train, evaluate, export and infer, composed here, with the first and the last configuration of inference."""
     train, evaluate, export, inferences = compose(prepared, LITE, tmp_path / "out")
+    others = compose(prepared, LITE, tmp_path / "out", OTHER_ORDER)[-1]
     for command, words in (
         (train, "----- Epoch[002/002], Train Loss: "),
         (evaluate, "Validation Acc@1: "),
         (export, "exported: tiny"),
         (inferences[0], ", prob: 0."),
-        (inferences[-1], "preprocess_time(ms): "),
+        (others[-1], "preprocess_time(ms): "),
     ):
         result = shell(command)
         assert result.returncode == 0, f"{command}\n{result.stderr}"

@@ -3,8 +3,7 @@
 import importlib.util
 import pathlib
 
-from harness import ROOT
-from harness.commands import TIPC
+from harness import ROOT, TIPC
 from harness.parameters import LineFile, Rule
 from harness.steps import Step, exported, inferred, predicted
 
