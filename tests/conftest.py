@@ -124,6 +124,17 @@ def tiny_bundle(tiny_weights, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def timm():
+    """timm, for comparisons with it; skips the test where it cannot be imported."""
+    pytest.importorskip("torch")
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+        pytest.skip(f"timm cannot be imported: {error}")
+    return timm
+
+
 def run_python(*words: str, cwd: pathlib.Path = ROOT, **options) -> subprocess.CompletedProcess:
     """Runs `python *words` as a user would, and returns what it printed."""
     environment = {**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

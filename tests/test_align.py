@@ -175,12 +175,7 @@ def test_wrong_usage_is_one_sentence(tmp_path, words, exit_code, message):
     assert result.stderr.startswith("error: ") and message in result.stderr
 
 
-def test_live_against_timm(tmp_path, all_digits):
-    pytest.importorskip("torch")
-    try:
-        import timm  # noqa: F401
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
-        pytest.skip(f"timm cannot be imported: {error}")
+def test_live_against_timm(timm, tmp_path, all_digits):
     from cait.align_live import LiveReference
 
     weights = tmp_path / "weights.pdparams"

@@ -5,10 +5,11 @@ import pathlib
 import numpy as np
 import pytest
 
+from cait.data.augment import ColorJitter, RandomErasing, parse_rand_augment
 from cait.data.dataset import ImageDataset
 from cait.data.loader import ImageLoader
 from cait.data.sampler import EpochBatchSampler, derive_seed
-from cait.data.transforms import TrainTransform
+from cait.data.transforms import Normalize, TrainTransform
 from cait.errors import CaitError
 from test_dataset import noise_images
 
@@ -16,6 +17,12 @@ from test_dataset import noise_images
 def make_loader(folder, count=10, num_workers=0, skip=False, shuffle=True):
     dataset = ImageDataset(noise_images(folder, count), TrainTransform((8, 8)), 3, seed=0)
     return ImageLoader(dataset, 4, shuffle, seed=0, num_workers=num_workers, skip_bad_images=skip)
+
+
+def erasing_loader(folder, num_workers=0, repeats=1, skip=False):
+    steps = (parse_rand_augment("rand-m9-n4-p1-mstd0.5-inc1", (124, 116, 104)), ColorJitter(0.3))
+    dataset = ImageDataset(noise_images(folder, 10), TrainTransform((8, 8), steps=steps), 3, 0, RandomErasing(0.6))
+    return ImageLoader(dataset, 4, True, 0, num_workers, skip, repeats=repeats)
 
 
 def epoch_of(loader, epoch):
@@ -75,6 +82,128 @@ def test_a_batch_of_bad_images_is_left_out_whole(tmp_path, num_workers):
         (tmp_path / f"{index}.png").unlink()
     labels, _ = epoch_of(loader, 1)
     assert labels == [[4, 5, 6, 7], [8, 9]] and len(loader.errors) == 4
+
+
+def normalised_epoch(loader, epoch=1, **options):
+    """{(index, repeat): normalised image} of an epoch; None as repeat where an image comes once."""
+    normalize, found = Normalize([0.4] * 3, [0.2] * 3), {}
+    loader.set_epoch(epoch, **options)
+    for batch in loader:
+        for index, image in zip(batch.indices.tolist(), normalize(batch.images, batch.erased).numpy()):
+            found.setdefault(index, []).append(image)
+    return found
+
+
+def assert_same_epoch(left, right):
+    assert set(left) == set(right)
+    for index, images in left.items():
+        assert np.array_equal(np.stack(images), np.stack(right[index])), index
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_augmented_images_do_not_depend_on_the_workers(tmp_path, repeats):
+    expected = normalised_epoch(erasing_loader(tmp_path, repeats=repeats))
+    assert_same_epoch(expected, normalised_epoch(erasing_loader(tmp_path, num_workers=2, repeats=repeats)))
+    other = normalised_epoch(erasing_loader(tmp_path, repeats=repeats), epoch=2)
+    assert not any(
+        np.array_equal(image, found) for index, images in expected.items() for image in images
+        for found in other.get(index, [])
+    )  # fmt: skip
+
+
+def test_erased_pixels_are_those_of_their_image(tmp_path):
+    """What a batch erases, image by image, against the data set's own samples."""
+    loader, seen = erasing_loader(tmp_path), 0
+    normalize = Normalize([0.4] * 3, [0.2] * 3)
+    loader.set_epoch(1)
+    for batch in loader:
+        images = normalize(batch.images, batch.erased).numpy()
+        plain = normalize(batch.images).numpy()
+        for row, index in enumerate(batch.indices.tolist()):
+            places, values = loader.dataset[1, index][4]
+            expected = plain[row].reshape(3, -1).copy()
+            expected[:, places] = values.T
+            assert np.array_equal(images[row].reshape(3, -1), expected)
+            seen += len(places) > 0
+    assert 2 < seen < 10
+
+
+def test_erasing_and_a_bad_image_keep_apart(tmp_path):
+    expected = normalised_epoch(erasing_loader(tmp_path))
+    loader = erasing_loader(tmp_path, skip=True)
+    (tmp_path / "5.png").unlink()
+    del expected[5]
+    assert_same_epoch(expected, normalised_epoch(loader))
+
+
+def test_without_erasing_there_is_nothing_to_replace(tmp_path):
+    assert all(batch.erased is None for batch in make_loader(tmp_path))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_read", [0, 1, 2, 3])
+def test_an_epoch_goes_on_where_it_was_broken_off(tmp_path, num_workers, num_read):
+    loader = make_loader(tmp_path, num_workers=num_workers)
+    labels, pixels = epoch_of(loader, 2)
+    loader.set_epoch(2, num_read, ["an error before"])
+    rest = list(loader)
+    assert [batch.labels.tolist() for batch in rest] == labels[num_read:] and len(loader) == 3
+    assert loader.errors == ["an error before"] and loader.num_read == 3
+    for batch, expected in zip(rest, np.split(pixels, [4, 8])[num_read:]):
+        assert np.array_equal(batch.images.numpy(), expected)
+    loader.set_epoch(1)
+    assert len(list(loader)) == 3 and loader.errors == []
+
+
+def test_unreadable_batches_count_as_read(tmp_path):
+    loader = make_loader(tmp_path, skip=True, shuffle=False)
+    for index in range(4):
+        (tmp_path / f"{index}.png").unlink()
+    batches = iter(loader)
+    assert next(batches).labels.tolist() == [4, 5, 6, 7] and loader.num_read == 2
+
+
+def samples(count, repeats, num_processes=1, batch_size=4, shuffle=True):
+    """The samples of an epoch, process by process, batch by batch."""
+    processes = []
+    for rank in range(num_processes):
+        sampler = EpochBatchSampler(count, batch_size, shuffle, 0, repeats, num_processes, rank)
+        sampler.set_epoch(5)
+        processes.append(list(sampler))
+        assert len(processes[-1]) == len(sampler)
+    return processes
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 40, 256, 1000])
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_repeats_keep_the_length_of_the_epoch(count, num_processes):
+    processes = samples(count, 3, num_processes)
+    sizes = {sum(map(len, batches)) for batches in processes}
+    assert sizes == {-(-count // num_processes)}  # no process waits for another
+    keys = [key for batches in processes for batch in batches for key in batch]
+    distinct = {index for _, index, _ in keys}
+    assert len(distinct) == -(-count // 3) and {repeat for *_, repeat in keys} <= {0, 1, 2}
+    if count % num_processes == 0:
+        assert len(set(keys)) == count
+
+
+def test_repeats_fall_to_different_processes():
+    processes = samples(48, 3, 3)
+    for step in zip(*processes):
+        for row in zip(*step):  # the same place in the batches of the three
+            assert len({index for _, index, _ in row}) == 1 and [repeat for *_, repeat in row] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_all_processes_together_have_the_steps_of_one(repeats):
+    (one,) = samples(48, repeats, 1, batch_size=8)
+    for whole, parts in zip(one, zip(*samples(48, repeats, 2, batch_size=4))):
+        assert sorted(whole) == sorted(sum(parts, []))
+
+
+def test_processes_share_an_evaluation_without_a_double():
+    keys = [key for batches in samples(10, 1, 3, shuffle=False) for batch in batches for key in batch]
+    assert sorted(index for _, index in keys) == list(range(10))
 
 
 def test_sampler_gives_pairs_of_epoch_and_index():

@@ -9,6 +9,11 @@ def world_size() -> int:
     return distributed.get_world_size()
 
 
+def rank() -> int:
+    """Which of the processes this one is, from 0."""
+    return distributed.get_rank()
+
+
 def sum_over_processes(values: paddle.Tensor) -> paddle.Tensor:
     """The element-wise sum of `values` over all processes."""
     if world_size() > 1:

@@ -3,7 +3,9 @@
 import pathlib
 from typing import NamedTuple
 
+from cait import dist
 from cait.data import dataset as ds
+from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, parse_rand_augment, three_augment
 from cait.data.image_files import image_files
 from cait.data.labels import IMAGENET1K, read_class_names
 from cait.data.loader import ImageLoader
@@ -103,7 +105,31 @@ def _loader(config, source: ds.Source, skip_bad: bool = False) -> ImageLoader:
 
 def _train_loader(config, source: ds.Source) -> ImageLoader:
     aug = config.AUG
-    transform = TrainTransform(tuple(config.DATA.IMAGE_SIZE), tuple(aug.CROP_SCALE), tuple(aug.CROP_RATIO), aug.HFLIP)
-    dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED)
-    skip_bad = config.DATA.ON_BAD_IMAGE == "skip"
-    return ImageLoader(dataset, config.DATA.BATCH_SIZE, True, config.SEED, config.DATA.NUM_WORKERS, skip_bad)
+    transform = TrainTransform(
+        tuple(config.DATA.IMAGE_SIZE), tuple(aug.CROP_SCALE), tuple(aug.CROP_RATIO), aug.HFLIP, _train_steps(config)
+    )
+    erasing = RandomErasing(aug.RANDOM_ERASING, aug.ERASING_MODE, aug.ERASING_COUNT) if aug.RANDOM_ERASING else None
+    return ImageLoader(
+        ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED, erasing),
+        config.DATA.BATCH_SIZE,
+        shuffle=True,
+        seed=config.SEED,
+        num_workers=config.DATA.NUM_WORKERS,
+        skip_bad_images=config.DATA.ON_BAD_IMAGE == "skip",
+        repeats=aug.REPEATED_AUG,
+        num_processes=dist.world_size(),
+        rank=dist.rank(),
+    )
+
+
+def _train_steps(config) -> tuple[Step, ...]:
+    aug = config.AUG
+    steps: list[Step] = []
+    if aug.AUTO_AUGMENT == THREE_AUGMENT:
+        steps.append(three_augment)
+    elif aug.AUTO_AUGMENT:
+        fill = tuple(min(255, round(255 * mean)) for mean in config.DATA.MEAN)
+        steps.append(parse_rand_augment(aug.AUTO_AUGMENT, fill))
+    if aug.COLOR_JITTER:
+        steps.append(ColorJitter(aug.COLOR_JITTER))
+    return tuple(steps)

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 from PIL import Image
 
+from cait.data.augment import RandomErasing
 from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable
 from cait.errors import CaitError
 from cait.files import read_text
@@ -188,9 +189,9 @@ def cifar_class_names(archive: pathlib.Path, dataset: str) -> list[str]:
 
 
 class ImageDataset(paddle.io.Dataset):
-    """(epoch, index) -> (uint8 [height, width, C] or None, label, index, error text or "").
+    """(epoch, index[, repeat]) -> (uint8 [height, width, C] or None, label, index, error text or ""[, erased]).
 
-    Random choices are drawn from (seed, epoch, index) and from nothing else, so they do not depend on which
+    Random choices are drawn from (seed, epoch, index, repeat) and from nothing else, so they do not depend on which
     worker reads the image. An image that cannot be read gives None and the reason, for the loader to judge.
 
     Args:
@@ -198,25 +199,31 @@ class ImageDataset(paddle.io.Dataset):
         transform: (image, random generator) -> uint8 array.
         channels: 3 reads as RGB, 1 as grey.
         seed: of the random choices.
+        erasing: what it makes of (shape, random generator), after the transform, is the last item of a sample.
     """
 
-    def __init__(self, source: Source, transform: Callable, channels: int, seed: int):
+    def __init__(
+        self, source: Source, transform: Callable, channels: int, seed: int, erasing: RandomErasing | None = None
+    ):
         super().__init__()
         self.source = source
         self.transform = transform
         self.mode = IMAGE_MODES[channels]
         self.seed = seed
+        self.erasing = erasing
 
     def __len__(self) -> int:
         return len(self.source.names)
 
-    def __getitem__(self, key: tuple[int, int]):
-        epoch, index = key
-        array, error = None, ""
+    def __getitem__(self, key: tuple[int, ...]):
+        index = key[1]
+        rng = np.random.default_rng((self.seed, *key))  # a repeat of 0 draws what its absence does
+        array, error, erased = None, "", ()
         try:
             with self.source.open(index) as image:
                 image = in_mode(image, self.mode)  # ImageNet has CMYK, grey and palette files
-            array = self.transform(image, np.random.default_rng((self.seed, epoch, index)))
+            array = self.transform(image, rng)
+            erased = () if self.erasing is None else (self.erasing(array.shape, rng),)
         except IMAGE_ERRORS as problem:
             error = unreadable(self.source.names[index], problem)
-        return array, self.source.labels[index], index, error
+        return array, self.source.labels[index], index, error, *erased

@@ -15,32 +15,70 @@ def derive_seed(*parts: int) -> int:
 class EpochBatchSampler(paddle.io.BatchSampler):
     """Batches of (epoch, index) pairs; the data set draws an image's random choices from that pair alone.
 
-    The last batch may be smaller. All batches are for one process: nothing is split between several.
+    With repeated augmentation (Hoffer et al. 2020, DeiT's `RASampler`) a drawn image comes `repeats` times in a row,
+    differently augmented, as (epoch, index, repeat). An epoch still has as many samples as the data set has images,
+    so that it shows one image in `repeats`. DeiT rounds the number of samples down to a multiple of 256, which leaves
+    nothing of a small data set; here it is the number of images itself.
+
+    The samples are dealt to the processes in turn: in every step all processes together have the samples of one
+    process with the whole batch, and the repeats of an image fall to different ones. In training (`shuffle`) each
+    process gets equally many, for which the first samples come again at the end; otherwise every sample comes once.
+
+    The last batch may be smaller.
 
     Args:
         num_samples: size of the data set.
-        batch_size: images a batch.
+        batch_size: images a batch and process.
         shuffle: a new order every epoch, or the order of the data set.
         seed: of the order.
+        repeats: samples of a drawn image.
+        num_processes, rank: how many processes share the epoch, and which one this is.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, shuffle: bool, seed: int):
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        repeats: int = 1,
+        num_processes: int = 1,
+        rank: int = 0,
+    ):
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self.repeats = repeats
+        self.num_processes = num_processes
+        self.rank = rank
         self.epoch = 0
+        self.first_batch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose batches the next iteration gives."""
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Chooses the epoch whose batches the next iteration gives, and with which of them, from 0, it starts."""
         self.epoch = epoch
+        self.first_batch = first_batch
 
     def __len__(self) -> int:
-        return math.ceil(self.num_samples / self.batch_size)
+        """Batches of a whole epoch and this process."""
+        return math.ceil(len(self._places()) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def _places(self) -> range:
+        """Where in the order of all samples those of this process stand."""
+        total = self.num_samples
+        if self.shuffle:
+            total = math.ceil(total / self.num_processes) * self.num_processes
+        return range(self.rank, total, self.num_processes)
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order = np.arange(self.num_samples)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        for start in range(0, self.num_samples, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+        places = self._places()
+        for start in range(self.first_batch * self.batch_size, len(places), self.batch_size):
+            yield [self._key(order, place % self.num_samples) for place in places[start : start + self.batch_size]]
+
+    def _key(self, order: np.ndarray, place: int) -> tuple[int, ...]:
+        index = int(order[place // self.repeats])
+        return (self.epoch, index) if self.repeats == 1 else (self.epoch, index, place % self.repeats)

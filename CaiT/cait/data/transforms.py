@@ -6,6 +6,8 @@ the device. Training and evaluation both resize with Pillow's antialiased bicubi
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -61,25 +63,32 @@ class EvalTransform:
 
 @dataclasses.dataclass(frozen=True)
 class TrainTransform:
-    """Random resized crop and horizontal flip (torchvision `RandomResizedCrop`). Image -> uint8 [h, w, channels].
+    """Random resized crop and horizontal flip (torchvision `RandomResizedCrop`), then further random steps.
+
+    Image -> uint8 [height, width, channels].
 
     Attributes:
         size: (height, width) of the output in pixels.
         crop_scale: share of the image's area that the crop takes, from and to.
         crop_ratio: width / height of the crop, from and to, drawn uniformly in its logarithm.
         hflip: probability of the flip.
+        steps: (image, random generator) -> image of the same size, one after the other (`cait.data.augment`).
     """
 
     size: tuple[int, int]
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     hflip: float = 0.5
+    steps: tuple[Callable[[Image.Image, np.random.Generator], Image.Image], ...] = ()
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         height, width = self.size
         image = image.crop(self._crop_box(image.size, rng)).resize((width, height), Image.Resampling.BICUBIC)
-        array = _as_array(image)
-        return array[:, ::-1] if rng.random() < self.hflip else array
+        if rng.random() < self.hflip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for step in self.steps:
+            image = step(image, rng)
+        return _as_array(image)
 
     def _crop_box(self, image_size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
         width, height = image_size
@@ -106,8 +115,17 @@ def normalisation(mean: list[float], std: list[float]) -> tuple[np.ndarray, np.n
     return 1.0 / (255.0 * std), -mean / std
 
 
+class Erased(NamedTuple):
+    """Pixels of a batch that take other values: `places` int64 [K] in [B * height * width], `values` float [K, C]."""
+
+    places: paddle.Tensor
+    values: paddle.Tensor
+
+
 class Normalize:
     """uint8 [B, height, width, C] -> (x / 255 - mean) / std as float [B, C, height, width], on the batch's device.
+
+    Erased pixels get their values after that, for the noise of random erasing is normal in the normalised image.
 
     Args:
         mean: mean of each channel, for pixels in 0-1.
@@ -118,5 +136,9 @@ class Normalize:
     def __init__(self, mean: list[float], std: list[float], dtype: str = "float32"):
         self.scale, self.shift = (paddle.to_tensor(value, dtype=dtype) for value in normalisation(mean, std))
 
-    def __call__(self, images: paddle.Tensor) -> paddle.Tensor:
-        return (images.astype(self.scale.dtype) * self.scale + self.shift).transpose([0, 3, 1, 2])
+    def __call__(self, images: paddle.Tensor, erased: Erased | None = None) -> paddle.Tensor:
+        x = images.astype(self.scale.dtype) * self.scale + self.shift
+        if erased is not None:
+            pixels = paddle.scatter(x.reshape([-1, x.shape[3]]), erased.places, erased.values.astype(x.dtype))
+            x = pixels.reshape(x.shape)
+        return x.transpose([0, 3, 1, 2])
