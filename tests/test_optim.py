@@ -11,8 +11,11 @@ from cait.align_golden import load_golden_weights
 from cait.errors import CaitError
 from cait.model import CaiT
 from cait.optim import (
+    FROZEN,
     adamw,
+    freeze,
     is_decayed,
+    layer_number,
     learning_rate,
     load_optimizer_state,
     optimizer_state,
@@ -102,3 +105,71 @@ def test_optimizer_state_of_another_model_is_an_error():
     model = small_model()
     with pytest.raises(CaitError, match="another model.*one side only"):
         load_optimizer_state(adamw(model, 0.0), model, {"foo/moment1": np.zeros(1)})
+
+
+def test_layers_are_numbered_from_the_embedding_to_the_head():
+    numbers = {name: layer_number(name, 24, 2) for name in (
+        "patch_embed.proj.weight", "cls_token", "pos_embed", "blocks.0.gamma_1", "blocks.23.mlp.fc2.bias",
+        "blocks_token_only.0.attn.q.weight", "blocks_token_only.1.norm1.bias", "norm.weight", "head.bias",
+    )}  # fmt: skip
+    assert list(numbers.values()) == [0, 0, 0, 1, 24, 25, 26, 27, 27]
+
+
+def test_the_learning_rate_and_the_weight_decay_fall_from_layer_to_layer():
+    model = small_model()  # layers: embedding, one block, two class-attention blocks, head
+    optimizer = adamw(model, weight_decay=0.5, layer_decay=0.5)
+    optimizer.set_lr(0.1)
+    before = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    scales = {
+        "patch_embed": 1 / 16, "pos_embed": 1 / 16, "cls_token": 1 / 16, "blocks.0": 1 / 8,
+        "blocks_token_only.0": 1 / 4, "blocks_token_only.1": 1 / 2, "norm": 1, "head": 1,
+    }  # fmt: skip
+    for parameter in model.parameters():
+        parameter.sum().backward()  # a gradient of 1 everywhere: Adam's first step is the learning rate
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        rate = 0.1 * next(scale for start, scale in scales.items() if name.startswith(start))
+        kept = before[name] * (1 - 0.5 * rate) if is_decayed(name, parameter) else before[name]
+        np.testing.assert_allclose(parameter.numpy(), kept - rate, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("what", ["all_but_class_attention", "all_but_head"])
+def test_frozen_parameters_stay_bit_for_bit(what):
+    model = small_model()
+    freeze(model, what)
+    optimizer = adamw(model, weight_decay=0.5)
+    optimizer.set_lr(0.1)
+    before = {name: parameter.numpy() for name, parameter in model.named_parameters()}
+    for _ in range(3):
+        one_step(model, optimizer)
+    changed = {
+        name for name, parameter in model.named_parameters() if not np.array_equal(parameter.numpy(), before[name])
+    }
+    assert {name.split(".")[0] for name in changed} & set(FROZEN[what]) == set()
+    trained = {name for name in before if name.split(".")[0] not in FROZEN[what]}
+    # The class token's key has no bias of its own in the softmax: its gradient is zero but for rounding.
+    assert trained - changed <= {name for name in trained if name.endswith("attn.k.bias")}
+    assert {name.split("/")[0] for name in optimizer_state(optimizer, model)} == trained
+
+
+def test_a_frozen_run_resumes_and_another_freezing_is_an_error():
+    model = small_model()
+    freeze(model, "all_but_head")
+    optimizer = adamw(model, 0.05)
+    optimizer.set_lr(1e-2)
+    one_step(model, optimizer)
+    saved = {name: value.numpy() for name, value in optimizer_state(optimizer, model).items()}
+    resumed = small_model()
+    resumed.set_state_dict(model.state_dict())
+    with pytest.raises(CaitError, match="another TRAIN.FREEZE"):
+        load_optimizer_state(adamw(resumed, 0.05), resumed, saved)
+    freeze(resumed, "all_but_head")
+    other = adamw(resumed, 0.05)
+    other.set_lr(1e-2)
+    load_optimizer_state(other, resumed, saved)
+    for pair in ((model, optimizer), (resumed, other)):
+        one_step(*pair)
+    for left, right in zip(model.parameters(), resumed.parameters()):
+        assert np.array_equal(left.numpy(), right.numpy())
+    freeze(resumed, "none")
+    assert not any(parameter.stop_gradient for parameter in resumed.parameters())
