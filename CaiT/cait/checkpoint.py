@@ -9,12 +9,14 @@ import math
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 
 from cait.convert import SAFETENSORS, TORCH, check_floats, check_shapes, read_torch_layout, transpose_linear
+from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
 from cait.files import replacing
 from cait.model import CaiT
@@ -31,7 +33,13 @@ def save_weights(model: CaiT, path: str | os.PathLike) -> None:
 
 
 def save_checkpoint(
-    folder: pathlib.Path, names: list[str], model: CaiT, optimizer: paddle.optimizer.Optimizer, progress: dict
+    folder: pathlib.Path,
+    names: list[str],
+    model: CaiT,
+    optimizer: paddle.optimizer.Optimizer,
+    progress: dict,
+    ema: ModelEma | None = None,
+    ema_names: Sequence[str] = (),
 ) -> None:
     """Saves a training run under several names; the first one's states are written last.
 
@@ -43,16 +51,28 @@ def save_checkpoint(
         names: such as `["latest", "best_model"]`; the further ones are hard links where the file system has them.
         model, optimizer: what to save.
         progress: plain values that the run goes on from, `epoch` among them.
+        ema: the average of the weights, if there is one; part of the states.
+        ema_names: such as `["best_model_ema"]`: these get the averages as their weights, and no states.
     """
     weights = model.state_dict()
     states = {"model": dict(weights), "optimizer": optimizer_state(optimizer, model), "progress": dict(progress)}
-    first, *others = (folder / name for name in names)
-    for suffix, content in ((WEIGHTS, weights), (STATES, states)):
-        with replacing(f"{first}{suffix}") as temporary:
-            paddle.save(content, str(temporary))
-            for other in others:
-                with replacing(f"{other}{suffix}") as link:
-                    _link_or_copy(temporary, link)
+    if ema is not None:
+        states["ema"] = dict(ema.averages)
+        _save_as(ema.averages, [folder / f"{name}{WEIGHTS}" for name in ema_names])
+    _save_as(weights, [folder / f"{name}{WEIGHTS}" for name in names])
+    _save_as(states, [folder / f"{name}{STATES}" for name in names])
+
+
+def _save_as(content: dict, files: list[pathlib.Path]) -> None:
+    """Writes one content under several names, the first one last."""
+    if not files:
+        return
+    first, *others = files
+    with replacing(first) as temporary:
+        paddle.save(content, str(temporary))
+        for other in others:
+            with replacing(other) as link:
+                _link_or_copy(temporary, link)
 
 
 def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -206,11 +226,14 @@ def find_states(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
     return stem, pathlib.Path(f"{stem}{STATES}")
 
 
-def load_checkpoint(model: CaiT, optimizer: paddle.optimizer.Optimizer, path: str | os.PathLike) -> dict | None:
+def load_checkpoint(
+    model: CaiT, optimizer: paddle.optimizer.Optimizer, path: str | os.PathLike, ema: ModelEma | None = None
+) -> dict | None:
     """Puts a run back where a checkpoint left it.
 
     Args:
         path: as for `find_states`. Where there is no `.pdstates`, the weights alone are loaded.
+        ema: gets the saved averages; where there are none, it starts from the weights that were loaded.
 
     Returns:
         The saved progress; None where only weights were found.
@@ -221,10 +244,15 @@ def load_checkpoint(model: CaiT, optimizer: paddle.optimizer.Optimizer, path: st
     stem, file = find_states(path)
     if not file.is_file():
         load_weights(model, path if pathlib.Path(path).is_file() else stem)
+        if ema is not None:
+            ema.restart()
         return None
     states = load_tensors(file)
-    if set(states) != {"model", "optimizer", "progress"}:
+    if set(states) - {"ema"} != {"model", "optimizer", "progress"}:
         raise CaitError(f"{file}: not the state of a training run")
     _set_weights(model, check_floats(states["model"], str(file)), file)
     load_optimizer_state(optimizer, model, states["optimizer"])
+    if ema is not None:
+        ema.restart()
+        ema.load(states.get("ema", {}))
     return states["progress"]
