@@ -11,8 +11,10 @@ from paddle import nn
 from cait import engine
 from cait.data.dataset import ImageDataset
 from cait.data.loader import ImageLoader
+from cait.data.mixup import Mixup
 from cait.data.transforms import EvalTransform, Normalize
 from cait.errors import CaitError
+from cait.losses import soft_target_cross_entropy
 from cait.model import CaiT
 from cait.optim import adamw
 from test_dataset import noise_images
@@ -163,8 +165,148 @@ def test_prediction_gives_softmax_probabilities(tmp_path):
 def test_a_loss_that_is_not_finite_stops(make_loader):
     model = small_model()
     model.head.bias.set_value(np.full(10, np.nan))
-    with pytest.raises(CaitError, match="the loss is nan at epoch 1, step 0, learning rate 0.01"):
+    with pytest.raises(CaitError, match="the loss is nan at epoch 1, step 0, learning rate 0.01; the first .* is head"):
         train(model, make_loader(5))
+
+
+def weights_of(model):
+    return [parameter.numpy() for parameter in model.parameters()]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(make_loader):
+    """Found in the third step, in its second batch, from the same draws of drop path; the weights stay finite."""
+
+    class Overflowing(nn.Layer):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.noise, self.calls = model, nn.Dropout(0.5), 0
+            self.draws = []
+
+        def forward(self, images):
+            self.calls += 1
+            self.draws.append(self.noise(paddle.ones([64])).numpy())
+            logits = self.model(images)
+            return logits * (float("inf") if self.calls in (6, 8) else 1.0)
+
+    inner = small_model()
+    model = Overflowing(inner)
+    seen = {}
+
+    def keep_weights():
+        seen["weights"] = weights_of(inner)
+
+    with pytest.raises(CaitError) as caught:
+        train(model, make_loader(1), accum_iter=2, after_step=keep_weights)
+    assert re.search(r"the loss is (nan|inf) at epoch 1, step 2, learning rate 0.01; ", str(caught.value))
+    assert model.calls == 8 and np.array_equal(model.draws[5], model.draws[7])
+    assert not np.array_equal(model.draws[5], model.draws[4])
+    assert all(np.array_equal(left, right) for left, right in zip(seen["weights"], weights_of(inner)))
+
+
+def test_gradients_that_are_not_finite_stop(make_loader):
+    model = small_model()
+
+    def criterion(logits, labels):
+        loss = nn.functional.cross_entropy(logits, labels)
+        model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    before, optimizer = weights_of(model), adamw(model, 0.05)
+    optimizer.set_lr(1e-2)
+    for grad_clip in (None, 1.0):
+        optimizer.clear_grad()
+        with pytest.raises(
+            CaitError, match="the norm of the gradients is (inf|nan) at epoch 1, step 0.* that of head.weight"
+        ):
+            engine.train_one_epoch(
+                model, make_loader(5), NORMALIZE, criterion, optimizer, LOG, epoch=1, num_epochs=1, grad_clip=grad_clip
+            )
+    assert all(np.array_equal(left, right) for left, right in zip(before, weights_of(model)))
+
+
+def test_every_batch_is_mixed_by_its_own_draw(make_loader):
+    """From (seed, epoch, number of the batch), and from nothing else."""
+
+    def draws(**options):
+        found = []
+
+        def mix(images, labels, rng):
+            found.append(rng.random())
+            return images, labels
+
+        train(small_model(), make_loader(2), mix=mix, **options)
+        return found
+
+    first = draws()
+    assert len(set(first)) == 5 and first == draws() == draws(accum_iter=2)
+    assert not set(first) & set(draws(epoch=2)) and not set(first) & set(draws(seed=1))
+
+
+def test_the_accuracy_of_training_is_against_the_labels(make_loader):
+    mixup = Mixup(10, 0.8, 0.0)
+
+    class Seeing(nn.Layer):  # right where it sees the labels, whatever the images are
+        def __init__(self):
+            super().__init__()
+            self.scale = self.create_parameter([1], default_initializer=nn.initializer.Constant(1.0), dtype="float64")
+
+        def forward(self, images):
+            return self.scale * nn.functional.one_hot(self.labels, 10).astype("float64")
+
+    model = Seeing()
+
+    def mix(images, labels, rng):
+        model.labels = labels
+        return mixup(images, labels, rng)
+
+    optimizer = adamw(model, 0.0)
+    result = engine.train_one_epoch(
+        model, make_loader(5), NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=1, num_epochs=1, mix=mix
+    )
+    assert result.acc1 == 1.0 and result.loss > 1.5
+
+
+@pytest.mark.parametrize("accum_iter, batch_size, stop", [(1, 3, 1), (1, 3, 4), (2, 2, 2), (3, 1, 3)])
+def test_an_epoch_goes_on_within_it(make_loader, accum_iter, batch_size, stop):
+    """The state after `stop` steps, taken up by another optimizer, ends in the same weights, loss and accuracy."""
+
+    def run(model, optimizer, **options):
+        mix = Mixup(10, 0.8, 1.0)
+        return engine.train_one_epoch(
+            model, make_loader(batch_size), NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=2,
+            num_epochs=3, accum_iter=accum_iter, mix=mix, seed=3, **options,
+        )  # fmt: skip
+
+    class Stop(Exception):
+        pass
+
+    whole = small_model(drop_path=0.5)
+    optimizer = adamw(whole, 0.05)
+    optimizer.set_lr(1e-2)
+    expected = run(whole, optimizer)
+
+    states = []
+
+    def save(state):
+        states.append(state)
+        raise Stop
+
+    model = small_model(drop_path=0.5)
+    optimizer = adamw(model, 0.05)
+    optimizer.set_lr(1e-2)
+    with pytest.raises(Stop):
+        run(model, optimizer, save_steps=stop, save=save)
+    assert states[0].num_steps == stop and states[0].num_read == min(stop * accum_iter, -(-10 // batch_size))
+    result = run(model, optimizer, start=states[0])
+    assert (result.loss, result.acc1, result.num_steps) == (expected.loss, expected.acc1, expected.num_steps)
+    for left, right in zip(weights_of(whole), weights_of(model)):
+        assert np.array_equal(left, right)
+
+
+def test_states_are_saved_every_so_many_steps(make_loader):
+    states = []
+    train(small_model(), make_loader(2), save_steps=2, save=states.append)
+    assert [state.num_steps for state in states] == [2, 4] and [state.sums[3] for state in states] == [4, 8]
 
 
 def test_an_epoch_without_a_readable_image_stops(make_loader, tmp_path):

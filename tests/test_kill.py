@@ -66,9 +66,14 @@ def assert_ends_equal(left, right):
     assert_same_weights(left / "best_model.pdparams", right / "best_model.pdparams")
     assert without_timing(rows_of(left)) == without_timing(rows_of(right))
     states = [load_tensors(folder / "latest.pdstates") for folder in (left, right)]
-    assert states[0]["progress"] == states[1]["progress"]
-    for name, value in states[0]["optimizer"].items():
-        assert np.array_equal(value, states[1]["optimizer"][name]), name
+    assert set(states[0]) == set(states[1]) and states[0]["progress"] == states[1]["progress"]
+    for part in set(states[0]) - {"progress"}:
+        for name, value in states[0][part].items():
+            assert np.array_equal(value, states[1][part][name]), name
+    averages = [path.name for path in left.glob("*_ema.pdparams")]
+    assert averages == [] or "ema" in states[0]
+    for name in averages:
+        assert_same_weights(left / name, right / name)
 
 
 def test_a_kill_while_a_checkpoint_is_written(tiny_yaml, digits, tmp_path):
@@ -111,6 +116,63 @@ def test_a_stop_before_any_write(tiny_config, tmp_path, monkeypatch):
         resume = {"TRAIN__RESUME": str(folder)} if number > 1 else {}  # before the first write there is no run
         jobs.run(tiny_config(**keys, **resume, OUTPUT_DIR=str(folder)))
         assert_ends_equal(tmp_path / "unbroken", folder)
+
+
+# Everything that is random or averaged, saved after every second step of an epoch of five.
+WHOLE_RECIPE = {
+    "AUG.AUTO_AUGMENT": "rand-m9-mstd0.5-inc1", "AUG.COLOR_JITTER": 0.3, "AUG.RANDOM_ERASING": 0.5,
+    "AUG.REPEATED_AUG": 3, "AUG.MIXUP": 0.8, "AUG.CUTMIX": 1.0, "TRAIN.SMOOTHING": 0.1, "TRAIN.EMA_DECAY": 0.9,
+    "TRAIN.LAYER_DECAY": 0.8, "TRAIN.ACCUM_ITER": 2, "TRAIN.GRAD_CLIP": 1.0, "DATA.BATCH_SIZE": 4,
+    "DATA.ON_BAD_IMAGE": "skip", "MODEL.DROP_PATH": 0.3, "MODEL.DROPOUT": 0.1, "SAVE_STEPS": 2, "SAVE_FREQ": 2,
+}  # fmt: skip
+
+
+def test_a_stop_before_any_write_within_an_epoch(tiny_config, tmp_path, monkeypatch, digits):
+    for line in (digits / "train_list.txt").read_text().splitlines()[:5]:
+        (digits / line.split()[0]).write_bytes(b"no image")
+    keys = {name.replace(".", "__"): value for name, value in WHOLE_RECIPE.items()} | {"TRAIN__NUM_EPOCHS": 2}
+    replace, saved, writes = os.replace, [], []
+
+    def stopping_replace(source, target):
+        writes.append(target)
+        if len(writes) == stop:
+            raise Stop
+        replace(source, target)
+        if str(target).endswith("latest.pdstates"):
+            saved.append("in_epoch" in load_tensors(target)["progress"])
+
+    monkeypatch.setattr(os, "replace", stopping_replace)
+    stop = None
+    jobs.run(tiny_config(**keys, OUTPUT_DIR=str(tmp_path / "unbroken")))
+    total = len(writes)
+    assert saved == [True, True, False] * 2 and rows_of(tmp_path / "unbroken")[0]["skipped_images"] > 0
+    for number in range(2, total + 1):
+        folder, stop = tmp_path / f"stopped{number}", number
+        writes.clear()
+        with pytest.raises(Stop):
+            jobs.run(tiny_config(**keys, OUTPUT_DIR=str(folder)))
+        assert_all_load(folder)
+        stop = None
+        jobs.run(tiny_config(**keys, TRAIN__RESUME=str(folder), OUTPUT_DIR=str(folder)))
+        assert_ends_equal(tmp_path / "unbroken", folder)
+
+
+def test_a_kill_within_an_epoch(tiny_yaml, all_digits, tmp_path):
+    """In processes of their own, with others that read the images."""
+    keys = [
+        f"{name}={value}" for name, value in (WHOLE_RECIPE | {"TRAIN.ACCUM_ITER": 1, "DATA.NUM_WORKERS": 2}).items()
+    ]
+    words = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={all_digits}", "-epochs=1", "-o", *keys, "DATA.BATCH_SIZE=32"]
+    assert run_python(*words, f"OUTPUT_DIR={tmp_path / 'unbroken'}").returncode == 0
+    folder = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, *words, f"OUTPUT_DIR={folder}"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    assert kill_when(process, lambda seconds: (folder / "latest.pdstates").is_file())
+    progress = load_tensors(folder / "latest.pdstates")["progress"]
+    assert progress["epoch"] == 0 and 2 <= progress["step"] < 45
+    result = run_python(MAIN, f"-resume={folder}", "-o", "DATA.NUM_WORKERS=1")
+    assert result.returncode == 0, result.stderr
+    assert f"step {progress['step']}, within epoch 1" in result.stdout
+    assert_ends_equal(tmp_path / "unbroken", folder)
 
 
 @pytest.mark.slow

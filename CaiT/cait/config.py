@@ -61,6 +61,10 @@ KEYS = (
     Key("AUG.ERASING_COUNT", 1, integer(1), "Most rectangles an image."),
     Key("AUG.REPEATED_AUG", 1, integer(1),
         "Repeated augmentation: differently augmented copies of a drawn image; the epoch keeps its length."),
+    Key("AUG.MIXUP", 0.0, number(0), "Mixup: parameter of its Beta distribution; 0: no mixup."),
+    Key("AUG.CUTMIX", 0.0, number(0), "Cutmix: the same; 0: no cutmix."),
+    Key("AUG.MIX_PROB", 1.0, number(0, 1), "Probability that a batch is mixed, with AUG.MIXUP or AUG.CUTMIX."),
+    Key("AUG.SWITCH_PROB", 0.5, number(0, 1), "Probability of cutmix rather than mixup, where both are on."),
     Key("MODEL.NAME", "cait_xxs24_224", TEXT, "Name of the variant, for logs and files."),
     Key("MODEL.PRETRAINED", "", TEXT,
         "Weights to start from: `.pdparams`, `.safetensors` or `.pth`; the suffix may be left out."),
@@ -99,6 +103,13 @@ KEYS = (
     Key("TRAIN.GRAD_CLIP", None, number(0, optional=True, open_low=True),
         "Largest global norm of the gradients; null: no clipping."),
     Key("TRAIN.ACCUM_ITER", 1, integer(1), "Batches whose gradients make one optimizer step."),
+    Key("TRAIN.EMA_DECAY", None, number(0, 0.9999999, optional=True),
+        "Decay of an average of the weights in an optimizer step; null: no average."),
+    Key("TRAIN.LAYER_DECAY", 1.0, number(0, 1, open_low=True),
+        "Layer-wise learning rate: factor from each layer to the one below it, 1 at the head; 1: the same everywhere."),
+    Key("TRAIN.FREEZE", "none", choice("none", "all_but_class_attention", "all_but_head"),
+        "What is not trained: nothing; patches, position embedding and self-attention blocks, which leaves class "
+        "attention, last norm and head; all but the head."),
     Key("PREDICT.IMAGE", "", TEXT, "With -pred: one image instead of the test list."),
     Key("PREDICT.TOP_K", 5, integer(1), "Classes shown for each image."),
     Key("EVAL", False, FLAG, "Evaluate MODEL.PRETRAINED on the validation set instead of training."),
@@ -111,6 +122,8 @@ KEYS = (
     Key("REPORT_FREQ", 100, integer(1), "Steps between two log lines."),
     Key("VALIDATE_FREQ", 1, integer(0), "Epochs between two validations; the last epoch always has one; 0: never."),
     Key("SAVE_FREQ", 10, integer(1), "Epochs between two kept checkpoints `epoch_N`; `latest` is saved every epoch."),
+    Key("SAVE_STEPS", 0, integer(0),
+        "Optimizer steps between two saves of `latest` within an epoch; 0: at its end alone."),
 )  # fmt: skip
 _BY_NAME = {key.name: key for key in KEYS}
 

@@ -1,13 +1,15 @@
 """One epoch of training, one evaluation, one prediction: the loops and nothing else."""
 
+import functools
 import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -15,8 +17,11 @@ from paddle.nn.utils import clip_grad_norm_
 
 from cait import dist
 from cait.data.loader import Batch, ImageLoader
-from cait.data.sampler import derive_seed
+from cait.data.mixup import plain_labels
+from cait.data.sampler import batch_generator, derive_seed
+from cait.data.transforms import Normalize
 from cait.errors import CaitError
+from cait.guard import explain, gradient_norm
 from cait.log import progress
 
 
@@ -30,6 +35,15 @@ class TrainResult(NamedTuple):
     images_per_second: float
 
 
+class EpochState(NamedTuple):
+    """Where an epoch was broken off: optimizer steps, batches read, sums over the images, images left out."""
+
+    num_steps: int = 0
+    num_read: int = 0
+    sums: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+    errors: Sequence[str] = ()
+
+
 class EvalResult(NamedTuple):
     """Of one data set: mean loss, accuracies (0-1), number of images, seconds."""
 
@@ -38,6 +52,13 @@ class EvalResult(NamedTuple):
     acc5: float
     num_images: int
     seconds: float
+
+    def words(self) -> str:
+        """The result as the log shows it."""
+        return (
+            f"Validation Loss: {self.loss:.4f}, Validation Acc@1: {self.acc1:.4f}, "
+            f"Validation Acc@5: {self.acc5:.4f}, time: {self.seconds:.2f}"
+        )
 
 
 def topk_hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
@@ -52,8 +73,8 @@ class _Totals:
     Float64 holds the counts exactly, and reading them only when a line is logged does not stall a GPU.
     """
 
-    def __init__(self):
-        self.sums = paddle.zeros([4], dtype="float64")
+    def __init__(self, sums: Sequence[float] = (0.0, 0.0, 0.0, 0.0)):
+        self.sums = paddle.to_tensor(list(sums), dtype="float64")
 
     def add(self, loss: paddle.Tensor, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
         """Adds a batch: mean loss [], logits [B, classes], labels [B]."""
@@ -109,8 +130,8 @@ class _StepClock:
 def train_one_epoch(
     model: nn.Layer,
     loader: ImageLoader,
-    normalize: Callable[[paddle.Tensor], paddle.Tensor],
-    criterion: Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor],
+    normalize: Normalize,
+    criterion: Callable[[paddle.Tensor, Any], paddle.Tensor],
     optimizer: paddle.optimizer.Optimizer,
     log: logging.Logger,
     *,
@@ -120,101 +141,143 @@ def train_one_epoch(
     grad_clip: float | None = None,
     report_freq: int = 100,
     seed: int = 0,
+    mix: Callable[[paddle.Tensor, paddle.Tensor, np.random.Generator], tuple[paddle.Tensor, Any]] = plain_labels,
+    after_step: Callable[[], None] = lambda: None,
+    start: EpochState | None = None,
+    save_steps: int = 0,
+    save: Callable[[EpochState], None] = lambda state: None,
 ) -> TrainResult:
     """Trains on every image of the loader once.
 
     Gradients of `accum_iter` batches, weighted by their sizes, make one optimizer step, so that it equals the step
-    on one large batch, also for a smaller last batch. Drop path and dropout are seeded by (seed, epoch, step).
+    on one large batch, also for a smaller last batch. Drop path and dropout are seeded by (seed, epoch, step), the
+    mixing of a batch by (seed, epoch, number of the batch). The accuracy is against the labels, mixed or not.
 
     Args:
         model: images [B, C, height, width] -> logits.
         normalize: the loader's uint8 batch -> images.
-        criterion: (logits, labels) -> mean loss.
+        criterion: (logits, targets) -> mean loss.
         optimizer: with its learning rate set.
         log: gets a line every `report_freq` steps.
         epoch: from 1, as logged.
         grad_clip: largest global norm of the gradients, or None.
+        mix: (images, labels, random generator) -> (images, targets), such as `Mixup`.
+        after_step: called after every optimizer step, such as `ModelEma.update`.
+        start: where the epoch was broken off; None: at its beginning.
+        save_steps: optimizer steps between two calls of `save`; 0: none.
+        save: gets the state of the epoch.
 
     Raises:
-        CaitError: the mean loss is not finite at a log line or at the end, or no image could be read.
+        CaitError: a loss or the norm of the gradients is not finite, which is looked at before each step; or no image
+            could be read.
     """
+
+    def forward(batch: Batch, number: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        rng = batch_generator(seed, epoch, number, dist.rank())
+        images, targets = mix(normalize(batch.images, batch.erased), batch.labels, rng)
+        logits = model(images)
+        return criterion(logits, targets), logits
+
+    def forward_again(step: int, batches: list[Batch]) -> None:
+        paddle.seed(derive_seed(seed, epoch, step))
+        for number, batch in enumerate(batches, step * accum_iter):
+            forward(batch, number)
+
     model.train()
-    loader.set_epoch(epoch)
+    start = start or EpochState()
+    loader.set_epoch(epoch, start.num_read, start.errors)
     num_steps = math.ceil(len(loader) / accum_iter)
     head = f"Epoch[{epoch:03d}/{num_epochs:03d}]"
-    totals, clock, started, step = _Totals(), _StepClock(), time.perf_counter(), -1
-    groups = progress(_groups(loader, accum_iter), log, num_steps, head)
-    for step, batches in enumerate(groups):
+    totals, clock, started, step = _Totals(start.sums), _StepClock(), time.perf_counter(), start.num_steps - 1
+    groups = progress(_groups(loader, accum_iter), log, num_steps, head, done=start.num_steps)
+    for step, batches in enumerate(groups, start.num_steps):
         clock.data_ready()
         paddle.seed(derive_seed(seed, epoch, step))
-        images_in_step = sum(batch.labels.shape[0] for batch in batches)
-        for batch in batches:
-            logits = model(normalize(batch.images))
-            loss = criterion(logits, batch.labels)
+        images_in_step, losses = sum(batch.labels.shape[0] for batch in batches), []
+        for number, batch in enumerate(batches, step * accum_iter):
+            loss, logits = forward(batch, number)
             (loss * (batch.labels.shape[0] / images_in_step)).backward()
             totals.add(loss, logits, batch.labels)
-        if grad_clip is not None:
-            clip_grad_norm_(model.parameters(), grad_clip)
+            losses.append(loss.detach())
+        norm = _clipped_norm(model, grad_clip)
+        wrong = _not_finite(losses, norm)
+        if wrong:
+            where = f"epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}"
+            raise CaitError(f"{wrong} at {where}; {explain(model, functools.partial(forward_again, step, batches))}")
         optimizer.step()
         optimizer.clear_grad()
+        after_step()
         clock.step_done(images_in_step)
         if step % report_freq == 0 or step == num_steps - 1:
             loss_mean, acc1, _, _ = totals.read()
-            _check_finite(loss_mean, f"epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}")
             words = clock.words(num_steps - 1 - step + (num_epochs - epoch) * num_steps)
             clock.reset()
             log.info(
                 f"{head}, Step[{step:04d}/{num_steps:04d}], Avg Loss: {loss_mean:.4f}, Avg Acc: {acc1:.4f}, "
                 f"loss: {loss_mean:.4f} {words}"
             )
+        if save_steps and (step + 1) % save_steps == 0:
+            save(EpochState(step + 1, loader.num_read, totals.sums.tolist(), loader.errors))
     if step < 0:
         raise CaitError(f"no image of epoch {epoch} could be read: {loader.errors[0]}")
     loss_mean, acc1, _, images = totals.read(over_processes=True)
-    _check_finite(loss_mean, f"epoch {epoch}, learning rate {optimizer.get_lr():.3g}")
     seconds = time.perf_counter() - started
-    return TrainResult(loss_mean, acc1, seconds, step + 1, images / seconds)
+    return TrainResult(loss_mean, acc1, seconds, step + 1, (images - int(start.sums[3])) / seconds)
+
+
+def _clipped_norm(model: nn.Layer, grad_clip: float | None) -> paddle.Tensor:
+    """Global norm [] of the gradients, which are cut to `grad_clip` where it is larger."""
+    if grad_clip is None:
+        return gradient_norm(model.parameters())
+    return clip_grad_norm_(model.parameters(), grad_clip)
+
+
+def _not_finite(losses: list[paddle.Tensor], norm: paddle.Tensor) -> str:
+    """What of a step is not finite, in words; empty if all is. The one read from the device in a step."""
+    *values, norm_value = paddle.stack([value.astype("float64") for value in (*losses, norm)]).tolist()
+    for value in values:
+        if not math.isfinite(value):
+            return f"the loss is {value}"
+    return "" if math.isfinite(norm_value) else f"the norm of the gradients is {norm_value}"
 
 
 @paddle.no_grad()
 def evaluate(
     model: nn.Layer,
     loader: ImageLoader,
-    normalize: Callable[[paddle.Tensor], paddle.Tensor],
+    normalize: Normalize,
     log: logging.Logger,
     *,
     report_freq: int = 100,
+    head: str = "Val",
 ) -> EvalResult:
-    """Cross-entropy and accuracy over the whole data set, from counts of images.
+    """Cross-entropy and accuracy over the whole data set, from counts of images; log lines start with `head`.
 
     Raises:
         CaitError: the loss is not finite.
     """
     model.eval()
     totals, started = _Totals(), time.perf_counter()
-    for step, batch in enumerate(progress(loader, log, len(loader), "Val")):
+    for step, batch in enumerate(progress(loader, log, len(loader), head)):
         logits = model(normalize(batch.images)).astype("float32")
         totals.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
         if step % report_freq == 0:
             loss, acc1, acc5, _ = totals.read()
             log.info(
-                f"Val Step[{step:04d}/{len(loader):04d}], Avg Loss: {loss:.4f}, "
+                f"{head} Step[{step:04d}/{len(loader):04d}], Avg Loss: {loss:.4f}, "
                 f"Avg Acc@1: {acc1:.4f}, Avg Acc@5: {acc5:.4f}"
             )
     result = EvalResult(*totals.read(over_processes=True), time.perf_counter() - started)
-    _check_finite(result.loss, "validation: the weights give logits that are not finite")
+    if not math.isfinite(result.loss):
+        raise CaitError(f"the loss is {result.loss} at validation: the weights give logits that are not finite")
     return result
-
-
-def _check_finite(loss: float, where: str) -> None:
-    if not math.isfinite(loss):
-        raise CaitError(f"the loss is {loss} at {where}")
 
 
 @paddle.no_grad()
 def predict(
     model: nn.Layer,
     loader: ImageLoader,
-    normalize: Callable[[paddle.Tensor], paddle.Tensor],
+    normalize: Normalize,
     log: logging.Logger,
     *,
     top_k: int,

@@ -36,10 +36,14 @@ def open_log(path: pathlib.Path) -> logging.Logger:
     return log
 
 
-def progress(items: Iterable, log: logging.Logger, total: int, description: str) -> Iterator[Any]:
-    """Yields the items under a tqdm bar on a terminal, and without one elsewhere; log lines stay above the bar."""
+def progress(items: Iterable, log: logging.Logger, total: int, description: str, done: int = 0) -> Iterator[Any]:
+    """Yields the items under a tqdm bar on a terminal, and without one elsewhere; log lines stay above the bar.
+
+    Args:
+        total: number of items, those included that are `done` before.
+    """
     if not sys.stderr.isatty():
         yield from items
         return
     with logging_redirect_tqdm([log]):
-        yield from tqdm(items, total=total, desc=description, leave=False, dynamic_ncols=True)
+        yield from tqdm(items, total=total, initial=done, desc=description, leave=False, dynamic_ncols=True)

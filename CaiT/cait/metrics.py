@@ -45,13 +45,15 @@ def plot_learning_curves(rows: list[dict], path: pathlib.Path, title: str) -> No
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = (
-        ("loss", {"train": "train_loss", "validation": "val_loss"}),
-        ("accuracy", {"train, augmented": "train_acc1", "validation": "val_acc1"}),
+        ("loss", {"train": "train_loss", "validation": "val_loss", "average": "val_ema_loss"}),
+        ("accuracy", {"train, augmented": "train_acc1", "validation": "val_acc1", "average": "val_ema_acc1"}),
         ("learning rate", {"": "lr"}),
     )
     for axes, (name, series) in zip(figure.subplots(1, len(panels)), panels):
         for label, key in series.items():
             points = [(row["epoch"], row[key]) for row in rows if key in row]
+            if not points:  # a run without an average of the weights, or without validation
+                continue
             axes.plot(*zip(*points), label=label, marker="." if len(points) < 10 else None)
         axes.set(xlabel="epoch", title=name)
         axes.grid(alpha=0.3)

@@ -12,6 +12,14 @@ def derive_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
 
 
+def batch_generator(seed: int, epoch: int, number: int, rank: int) -> np.random.Generator:
+    """For the random choices of a whole batch, the `number`-th of its epoch in the process `rank`.
+
+    The last word keeps it apart from the generators of the images, which are seeded by (seed, epoch, index, repeat).
+    """
+    return np.random.default_rng((seed, epoch, number, rank, 1))
+
+
 class EpochBatchSampler(paddle.io.BatchSampler):
     """Batches of (epoch, index) pairs; the data set draws an image's random choices from that pair alone.
 

@@ -1,0 +1,262 @@
+"""The training job: a config becomes objects, the engine runs its epochs, and checkpoints and numbers are kept."""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+from yacs.config import CfgNode
+
+from cait import dist, engine
+from cait.checkpoint import LATEST, STATES, WEIGHTS, find_states, load_checkpoint, load_weights, save_checkpoint
+from cait.config import run_folder
+from cait.data.build import Loaders, build_loaders
+from cait.data.mixup import Mixup, plain_labels
+from cait.data.transforms import Normalize
+from cait.ema import ModelEma
+from cait.errors import CaitError, UsageError
+from cait.losses import label_smoothing_cross_entropy, soft_target_cross_entropy
+from cait.metrics import read_metrics, write_metrics
+from cait.model import CaiT
+from cait.optim import build_optimizer, freeze, learning_rate, scaled_learning_rate
+from cait.start import open_job, output_folder, prepare_model
+
+METRICS = "metrics.jsonl"
+BEST, BEST_EMA = "best_model", "best_model_ema"
+
+
+@dataclasses.dataclass
+class _Run:
+    """What training changes, and where it is saved.
+
+    `progress` holds plain values: epochs and steps done, the best accuracies, and `in_epoch` in a checkpoint that was
+    saved within one.
+    """
+
+    model: CaiT
+    optimizer: paddle.optimizer.Optimizer
+    ema: ModelEma | None
+    progress: dict[str, Any]
+    rows: list[dict]
+    folder: pathlib.Path
+    log: logging.Logger
+
+    def save(self, names: list[str], ema_names: list[str]) -> None:
+        save_checkpoint(self.folder, names, self.model, self.optimizer, self.progress, self.ema, ema_names)
+
+
+def train(config: CfgNode) -> None:
+    """Trains, validates and saves; log in `log_train.txt`, a line of numbers an epoch in `metrics.jsonl`.
+
+    Checkpoints: `latest` after every epoch and every SAVE_STEPS steps, `best_model` with the best validation accuracy
+    at 1, `epoch_N` every SAVE_FREQ epochs; with an average of the weights also `best_model_ema` and `epoch_N_ema`.
+
+    Raises:
+        CaitError: the output folder holds another run, or data or a checkpoint is wrong.
+    """
+    _check_is_free(config)
+    _check_recipe(config)
+    loaders = build_loaders(config)
+    model, normalize = prepare_model(config)
+    freeze(model, config.TRAIN.FREEZE)
+    optimizer = build_optimizer(config, model)
+    ema = None if config.TRAIN.EMA_DECAY is None else ModelEma(model, config.TRAIN.EMA_DECAY)
+    progress, rows, origin = _starting_point(config, _plan(config, loaders), model, optimizer, ema)
+    folder = output_folder(config, "train")
+    log = open_job(config, folder, "train")
+    run = _Run(model, optimizer, ema, progress, rows, folder, log)
+    base_lr = _log_head(config, run, loaders, origin)
+    mix, criterion = _mix_and_criterion(config)
+    for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
+        rate = _epoch_learning_rate(config, epoch, base_lr)
+        optimizer.set_lr(rate)
+        log.info("Now training epoch %d. LR=%.6f", epoch, rate)
+        start = engine.EpochState(*progress.pop("in_epoch", {}).get("state", ()))
+        progress["step"] -= start.num_steps  # to be counted with those of the whole epoch
+        result = engine.train_one_epoch(
+            model,
+            loaders.train,
+            normalize,
+            criterion,
+            optimizer,
+            log,
+            epoch=epoch,
+            num_epochs=config.TRAIN.NUM_EPOCHS,
+            accum_iter=config.TRAIN.ACCUM_ITER,
+            grad_clip=config.TRAIN.GRAD_CLIP,
+            report_freq=config.REPORT_FREQ,
+            seed=config.SEED,
+            mix=mix,
+            after_step=ema.update if ema is not None else lambda: None,
+            start=start,
+            save_steps=config.SAVE_STEPS,
+            save=_saver_in_epoch(run, _plan(config, loaders)),
+        )
+        head = f"----- Epoch[{epoch:03d}/{config.TRAIN.NUM_EPOCHS:03d}]"
+        log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
+        skipped = loaders.train.errors
+        if skipped:
+            log.warning("%d images left out, the first: %s", len(skipped), skipped[0])
+        progress |= {"epoch": epoch, "step": progress["step"] + result.num_steps}
+        row = {"epoch": epoch, "step": progress["step"], "lr": rate, "train_loss": result.loss}
+        row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
+        names, ema_names = [LATEST], []
+        if _is_due(epoch, config.VALIDATE_FREQ, config.TRAIN.NUM_EPOCHS):
+            try:
+                row |= _validate(run, loaders, normalize, head, config.REPORT_FREQ)
+            except CaitError:  # an image that cannot be read shall not cost the epoch
+                run.save(names, ema_names)
+                raise
+            names += [BEST] if progress["best_epoch"] == epoch else []
+            ema_names += [BEST_EMA] if progress.get("best_ema_epoch") == epoch else []
+        if _is_due(epoch, config.SAVE_FREQ, config.TRAIN.NUM_EPOCHS):
+            names.append(f"epoch_{epoch}")
+            ema_names.append(f"epoch_{epoch}_ema")
+        rows.append(row)
+        write_metrics(folder / METRICS, rows)  # before the checkpoint: resuming can drop rows, but not make them up
+        run.save(names, ema_names)
+        log.info("saved %s in %s", ", ".join(names + (ema_names if ema is not None else [])), folder)
+
+
+def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> float:
+    """The first lines of the log; the peak learning rate, which is one of them."""
+    num_params = sum(parameter.size for parameter in run.model.parameters())
+    trained = sum(parameter.size for parameter in run.model.parameters() if not parameter.stop_gradient)
+    words = f"{num_params} parameters" + (f" ({trained} of them trained)" if trained != num_params else "")
+    run.log.info("%d training images, %s, starting from %s", len(loaders.train.dataset), words, origin)
+    images_per_step = config.DATA.BATCH_SIZE * config.TRAIN.ACCUM_ITER * dist.world_size()
+    base_lr = scaled_learning_rate(config.TRAIN.BASE_LR, images_per_step, config.TRAIN.LINEAR_SCALED_LR)
+    run.log.info("%d images a step, peak learning rate %.6g", images_per_step, base_lr)
+    if run.progress["epoch"] >= config.TRAIN.NUM_EPOCHS:
+        run.log.info("nothing to train: %d of %d epochs are done", run.progress["epoch"], config.TRAIN.NUM_EPOCHS)
+    return base_lr
+
+
+def _mix_and_criterion(config: CfgNode) -> tuple[Callable, Callable]:
+    """What becomes of a batch, and the loss of what it gives."""
+    aug, smoothing = config.AUG, config.TRAIN.SMOOTHING
+    if aug.MIXUP == 0 and aug.CUTMIX == 0:
+        return plain_labels, label_smoothing_cross_entropy(smoothing)
+    mixup = Mixup(config.MODEL.NUM_CLASSES, aug.MIXUP, aug.CUTMIX, aug.MIX_PROB, aug.SWITCH_PROB, smoothing)
+    return mixup, soft_target_cross_entropy
+
+
+def _saver_in_epoch(run: _Run, plan: dict[str, Any]) -> Callable[[engine.EpochState], None]:
+    """Saves `latest` within an epoch."""
+
+    def save(state: engine.EpochState) -> None:
+        before = dict(run.progress)
+        run.progress |= {"step": before["step"] + state.num_steps, "in_epoch": {"state": tuple(state), "plan": plan}}
+        run.save([LATEST], [])
+        run.progress.clear()
+        run.progress |= before
+
+    return save
+
+
+def _plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:
+    """What decides which images make which step: an epoch can go on only with the same."""
+    return {
+        "DATA.BATCH_SIZE": config.DATA.BATCH_SIZE,
+        "TRAIN.ACCUM_ITER": config.TRAIN.ACCUM_ITER,
+        "AUG.REPEATED_AUG": config.AUG.REPEATED_AUG,
+        "SEED": config.SEED,
+        "number of training images": len(loaders.train.dataset),
+        "number of processes": dist.world_size(),
+    }
+
+
+def _validate(run: _Run, loaders: Loaders, normalize: Normalize, head: str, report_freq: int) -> dict[str, float]:
+    """Evaluates the weights, and their average where there is one; the columns for the metrics."""
+    val = engine.evaluate(run.model, loaders.val, normalize, run.log, report_freq=report_freq)
+    run.log.info("%s, %s", head, val.words())
+    row = {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5}
+    ema = None
+    if run.ema is not None:
+        with run.ema.applied():
+            ema = engine.evaluate(run.model, loaders.val, normalize, run.log, report_freq=report_freq, head="EMA Val")
+        run.log.info("%s, EMA %s", head, ema.words())
+        row |= {"val_ema_loss": ema.loss, "val_ema_acc1": ema.acc1, "val_ema_acc5": ema.acc5}
+    epoch, progress = run.progress["epoch"], run.progress
+    if val.acc1 > progress["best_acc1"]:
+        progress |= {"best_acc1": val.acc1, "best_epoch": epoch}
+    if ema is not None and ema.acc1 > progress["best_ema_acc1"]:
+        progress |= {"best_ema_acc1": ema.acc1, "best_ema_epoch": epoch}
+    return row
+
+
+def _check_recipe(config: CfgNode) -> None:
+    if config.TRAIN.FREEZE != "none" and not config.MODEL.PRETRAINED and not config.TRAIN.RESUME:
+        raise UsageError(f"TRAIN.FREEZE={config.TRAIN.FREEZE} would freeze random weights; it needs -pretrained")
+    if (config.AUG.MIXUP or config.AUG.CUTMIX) and config.DATA.BATCH_SIZE == 1:
+        raise UsageError("AUG.MIXUP and AUG.CUTMIX mix the images of a batch: DATA.BATCH_SIZE must be above 1")
+
+
+def _check_is_free(config: CfgNode) -> None:
+    """No run is ever written over another one, nor over what it did after the checkpoint it is resumed from."""
+    folder = pathlib.Path(config.OUTPUT_DIR)
+    if not config.OUTPUT_DIR or not any(any(folder.glob(name)) for name in (f"*{STATES}", f"*{WEIGHTS}", METRICS)):
+        return
+    if config.TRAIN.RESUME and find_states(config.TRAIN.RESUME)[0].resolve() == (folder / LATEST).resolve():
+        return
+    raise UsageError(f"{folder}: holds a run; give a new -output_dir, or go on with it by -resume={folder}")
+
+
+def _starting_point(
+    config: CfgNode, plan: dict[str, Any], model: CaiT, optimizer: paddle.optimizer.Optimizer, ema: ModelEma | None
+) -> tuple[dict[str, Any], list[dict], str]:
+    """Puts what is trained where training starts: progress, metrics of the epochs done, and words for the log."""
+    best = {"best_acc1": -1.0, "best_epoch": 0}
+    if ema is not None:
+        best |= {"best_ema_acc1": -1.0, "best_ema_epoch": 0}
+    progress = {"epoch": 0, "step": 0} | best
+    resume = config.TRAIN.RESUME
+    began = resume and not find_states(resume)[1].is_file() and (pathlib.Path(resume) / "config.yaml").is_file()
+    if not resume or began:  # a run that was stopped before its first checkpoint begins again
+        words = "random weights"
+        if config.MODEL.PRETRAINED:
+            words = "; ".join(load_weights(model, config.MODEL.PRETRAINED, config.MODEL.RESET_HEAD))
+        if ema is not None:
+            ema.restart()
+        return progress, [], words
+    saved = load_checkpoint(model, optimizer, resume, ema)
+    if saved is None:
+        if config.TRAIN.LAST_EPOCH is None:
+            raise UsageError(
+                f"{resume}: holds weights without a training state; -last_epoch=N says how many epochs they had, "
+                "or -pretrained starts a new run from them"
+            )
+        return progress | {"epoch": config.TRAIN.LAST_EPOCH}, [], f"the weights {resume}"
+    words = f"{resume}, epoch {saved['epoch']}, step {saved['step']}"
+    if "in_epoch" in saved:
+        _check_plan(resume, saved, plan)
+        words += f", within epoch {saved['epoch'] + 1}"
+    if ema is not None and "best_ema_acc1" not in saved:
+        words += "; it holds no average of the weights: that starts from these weights"
+    metrics = run_folder(resume) / METRICS
+    rows = [row for row in read_metrics(metrics) if row["epoch"] <= saved["epoch"]] if metrics.is_file() else []
+    if not config.OUTPUT_DIR or run_folder(resume).resolve() != pathlib.Path(config.OUTPUT_DIR).resolve():
+        saved |= best  # the best model so far stays in the other folder
+    return best | saved, rows, words
+
+
+def _check_plan(resume: str, saved: dict[str, Any], plan: dict[str, Any]) -> None:
+    for name, value in saved["in_epoch"]["plan"].items():
+        if plan[name] != value:
+            raise UsageError(
+                f"{resume}: was saved within epoch {saved['epoch'] + 1}, which can only go on with {name} {value}, not "
+                f"{plan[name]}; leave it, or resume from a checkpoint of a whole epoch"
+            )
+
+
+def _epoch_learning_rate(config: CfgNode, epoch: int, base_lr: float) -> float:
+    """Start and end are those of the config, as in DeiT, but never above a peak that a small batch made lower."""
+    train = config.TRAIN
+    start, end = min(train.WARMUP_START_LR, base_lr), min(train.END_LR, base_lr)
+    return learning_rate(epoch - 1, train.NUM_EPOCHS, base_lr, start, end, train.WARMUP_EPOCHS)
+
+
+def _is_due(epoch: int, every: int, last: int) -> bool:
+    return every > 0 and (epoch % every == 0 or epoch == last)
