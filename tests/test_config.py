@@ -29,6 +29,26 @@ def test_every_yaml_loads(path):
         assert config.DATA.IMAGE_SIZE == [int(path.stem[-3:])] * 2
 
 
+def test_the_recipes_are_the_papers():
+    recipe = cfg.make_config(cfg.read_yaml(ROOT / "configs" / "pretrain_imagenet.yaml"))
+    assert recipe.DATA.BATCH_SIZE * recipe.TRAIN.ACCUM_ITER == 1024 and recipe.TRAIN.NUM_EPOCHS == 400
+    aug, train = recipe.AUG, recipe.TRAIN
+    assert (aug.MIXUP, aug.CUTMIX, aug.SWITCH_PROB, train.SMOOTHING) == (0.8, 1.0, 0.5, 0.1)
+    assert (aug.RANDOM_ERASING, aug.ERASING_MODE, aug.REPEATED_AUG) == (0.25, "pixel", 3)
+    assert (train.EMA_DECAY, train.WEIGHT_DECAY, train.GRAD_CLIP) == (0.99996, 0.05, None)
+    tuned = cfg.make_config(cfg.read_yaml(ROOT / "configs" / "finetune_384.yaml") | {"MODEL.PRETRAINED": "w"})
+    assert (tuned.TRAIN.BASE_LR, tuned.TRAIN.END_LR, tuned.TRAIN.WEIGHT_DECAY) == (5e-6, 5e-6, 1e-8)
+    assert tuned.DATA.BATCH_SIZE * tuned.TRAIN.ACCUM_ITER == 512 and tuned.AUG == recipe.AUG
+
+
+def test_the_parts_of_the_recipe_are_off_by_default():
+    config = cfg.make_config({})
+    aug, train = config.AUG, config.TRAIN
+    assert (aug.AUTO_AUGMENT, aug.COLOR_JITTER, aug.RANDOM_ERASING, aug.REPEATED_AUG) == ("", 0, 0, 1)
+    assert (aug.MIXUP, aug.CUTMIX, train.EMA_DECAY, config.SAVE_STEPS) == (0, 0, None, 0)
+    assert (train.LAYER_DECAY, train.FREEZE) == (1.0, "none")
+
+
 def test_the_defaults_are_the_smallest_variant():
     variant = cfg.make_config(cfg.read_yaml(ROOT / "CaiT" / "configs" / "cait_xxs24_224.yaml"))
     assert variant == cfg.make_config({})

@@ -83,8 +83,8 @@ def stopped(tiny_config, tmp_path, monkeypatch):
 
     save = training._Run.save
 
-    def save_and_stop(self, names, ema_names):
-        save(self, names, ema_names)
+    def save_and_stop(self, names, ema_names=(), **more):
+        save(self, names, ema_names, **more)
         raise Stop
 
     with monkeypatch.context() as patch:

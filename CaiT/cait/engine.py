@@ -53,11 +53,11 @@ class EvalResult(NamedTuple):
     num_images: int
     seconds: float
 
-    def words(self) -> str:
+    def words(self, name: str = "Validation") -> str:
         """The result as the log shows it."""
         return (
-            f"Validation Loss: {self.loss:.4f}, Validation Acc@1: {self.acc1:.4f}, "
-            f"Validation Acc@5: {self.acc5:.4f}, time: {self.seconds:.2f}"
+            f"{name} Loss: {self.loss:.4f}, {name} Acc@1: {self.acc1:.4f}, {name} Acc@5: {self.acc5:.4f}, "
+            f"time: {self.seconds:.2f}"
         )
 
 

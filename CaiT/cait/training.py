@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
@@ -43,8 +43,10 @@ class _Run:
     folder: pathlib.Path
     log: logging.Logger
 
-    def save(self, names: list[str], ema_names: list[str]) -> None:
-        save_checkpoint(self.folder, names, self.model, self.optimizer, self.progress, self.ema, ema_names)
+    def save(self, names: list[str], ema_names: Sequence[str] = (), **more: Any) -> None:
+        """Saves under these names, with `more` beside the progress."""
+        progress = self.progress | more
+        save_checkpoint(self.folder, names, self.model, self.optimizer, progress, self.ema, ema_names)
 
 
 def train(config: CfgNode) -> None:
@@ -107,7 +109,7 @@ def train(config: CfgNode) -> None:
             try:
                 row |= _validate(run, loaders, normalize, head, config.REPORT_FREQ)
             except CaitError:  # an image that cannot be read shall not cost the epoch
-                run.save(names, ema_names)
+                run.save(names)
                 raise
             names += [BEST] if progress["best_epoch"] == epoch else []
             ema_names += [BEST_EMA] if progress.get("best_ema_epoch") == epoch else []
@@ -147,11 +149,8 @@ def _saver_in_epoch(run: _Run, plan: dict[str, Any]) -> Callable[[engine.EpochSt
     """Saves `latest` within an epoch."""
 
     def save(state: engine.EpochState) -> None:
-        before = dict(run.progress)
-        run.progress |= {"step": before["step"] + state.num_steps, "in_epoch": {"state": tuple(state), "plan": plan}}
-        run.save([LATEST], [])
-        run.progress.clear()
-        run.progress |= before
+        step = run.progress["step"] + state.num_steps
+        run.save([LATEST], step=step, in_epoch={"state": tuple(state), "plan": plan})
 
     return save
 
@@ -176,8 +175,8 @@ def _validate(run: _Run, loaders: Loaders, normalize: Normalize, head: str, repo
     ema = None
     if run.ema is not None:
         with run.ema.applied():
-            ema = engine.evaluate(run.model, loaders.val, normalize, run.log, report_freq=report_freq, head="EMA Val")
-        run.log.info("%s, EMA %s", head, ema.words())
+            ema = engine.evaluate(run.model, loaders.val, normalize, run.log, report_freq=report_freq, head="EMA")
+        run.log.info("%s, %s", head, ema.words("EMA"))
         row |= {"val_ema_loss": ema.loss, "val_ema_acc1": ema.acc1, "val_ema_acc5": ema.acc5}
     epoch, progress = run.progress["epoch"], run.progress
     if val.acc1 > progress["best_acc1"]:
@@ -244,10 +243,10 @@ def _starting_point(
 
 def _check_plan(resume: str, saved: dict[str, Any], plan: dict[str, Any]) -> None:
     for name, value in saved["in_epoch"]["plan"].items():
-        if plan[name] != value:
+        if plan.get(name) != value:
             raise UsageError(
                 f"{resume}: was saved within epoch {saved['epoch'] + 1}, which can only go on with {name} {value}, not "
-                f"{plan[name]}; leave it, or resume from a checkpoint of a whole epoch"
+                f"{plan.get(name)}; leave it, or resume from a checkpoint of a whole epoch"
             )
 
 
