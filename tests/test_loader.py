@@ -104,6 +104,8 @@ def assert_same_epoch(left, right):
 def test_augmented_images_do_not_depend_on_the_workers(tmp_path, repeats):
     expected = normalised_epoch(erasing_loader(tmp_path, repeats=repeats))
     assert_same_epoch(expected, normalised_epoch(erasing_loader(tmp_path, num_workers=2, repeats=repeats)))
+    for images in expected.values():  # the repeats of an image differ
+        assert len({image.tobytes() for image in images}) == len(images)
     other = normalised_epoch(erasing_loader(tmp_path, repeats=repeats), epoch=2)
     assert not any(
         np.array_equal(image, found) for index, images in expected.items() for image in images
