@@ -104,22 +104,30 @@ def train(config: CfgNode) -> None:
         progress |= {"epoch": epoch, "step": progress["step"] + result.num_steps}
         row = {"epoch": epoch, "step": progress["step"], "lr": rate, "train_loss": result.loss}
         row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
-        names, ema_names = [LATEST], []
-        if _is_due(epoch, config.VALIDATE_FREQ, config.TRAIN.NUM_EPOCHS):
-            try:
-                row |= _validate(run, loaders, normalize, head, config.REPORT_FREQ)
-            except CaitError:  # an image that cannot be read shall not cost the epoch
-                run.save(names)
-                raise
-            names += [BEST] if progress["best_epoch"] == epoch else []
-            ema_names += [BEST_EMA] if progress.get("best_ema_epoch") == epoch else []
-        if _is_due(epoch, config.SAVE_FREQ, config.TRAIN.NUM_EPOCHS):
-            names.append(f"epoch_{epoch}")
-            ema_names.append(f"epoch_{epoch}_ema")
-        rows.append(row)
-        write_metrics(folder / METRICS, rows)  # before the checkpoint: resuming can drop rows, but not make them up
-        run.save(names, ema_names)
-        log.info("saved %s in %s", ", ".join(names + (ema_names if ema is not None else [])), folder)
+        _validate_and_save(config, run, loaders, normalize, row, head)
+
+
+def _validate_and_save(
+    config: CfgNode, run: _Run, loaders: Loaders, normalize: Normalize, row: dict[str, Any], head: str
+) -> None:
+    """What follows an epoch, as far as it is due."""
+    epoch, last = row["epoch"], config.TRAIN.NUM_EPOCHS
+    names, ema_names = [LATEST], []
+    if _is_due(epoch, config.VALIDATE_FREQ, last):
+        try:
+            row |= _validate(run, loaders, normalize, head, config.REPORT_FREQ)
+        except CaitError:  # an image that cannot be read shall not cost the epoch
+            run.save(names)
+            raise
+        names += [BEST] if run.progress["best_epoch"] == epoch else []
+        ema_names += [BEST_EMA] if run.ema is not None and run.progress["best_ema_epoch"] == epoch else []
+    if _is_due(epoch, config.SAVE_FREQ, last):
+        names.append(f"epoch_{epoch}")
+        ema_names += [f"epoch_{epoch}_ema"] if run.ema is not None else []
+    run.rows.append(row)
+    write_metrics(run.folder / METRICS, run.rows)  # before the checkpoint: resuming drops rows, but makes none up
+    run.save(names, ema_names)
+    run.log.info("saved %s in %s", ", ".join(names + ema_names), run.folder)
 
 
 def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> float:
