@@ -203,6 +203,12 @@ def test_shellcheck_passes():
     assert result.returncode == 0, result.stdout
 
 
+def test_both_readmes_have_the_same_commands():
+    readmes = [(TIPC / name).read_text() for name in ("README.md", "README_cn.md")]
+    english, chinese = (re.findall(r"^(?:bash|python|pip) .*", text, re.MULTILINE) for text in readmes)
+    assert english == chinese and len(english) == 9
+
+
 # The chain
 
 
@@ -263,6 +269,11 @@ def test_a_broken_step_fails_and_is_named(stub, breaking):
         )
 
 
+def test_the_bundle_that_inference_reads_is_verified(stub):
+    result = stub(more={36: "inference_dir:older"})
+    assert result.returncode == 1 and "FAILED: verify" in result.stdout
+
+
 def test_a_script_that_is_missing_fails(stub):
     result = stub(more={30: "norm_export:nowhere.py"})
     assert result.returncode == 1 and "FAILED: export" in result.stdout
@@ -287,10 +298,11 @@ def test_a_folder_of_somebody_else_is_left_alone(stub):
 
 
 def test_from_another_folder(stub):
-    """The file's path is the caller's, the commands run in the project."""
+    """Paths on the command line are the caller's; the commands run in the project."""
     write_file(stub.folder / "params.txt", write_stubs(stub.folder / "more"))
-    result = stub(file=pathlib.Path("params.txt"), cwd=stub.folder)
+    result = run_script(CHAIN, "params.txt", LITE, cwd=stub.folder, output="logs")
     assert result.returncode == 0, result.stdout + result.stderr
+    assert (stub.folder / "logs" / "stub" / LITE / "summary.txt").read_text().endswith("PASSED\n")
 
 
 # What cannot be run

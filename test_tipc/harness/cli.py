@@ -47,8 +47,10 @@ def _prepare(args) -> None:
 
 def _run(args) -> int:
     parameters, mode = _read(args)
-    # Relative to the project where they lie in it, so that commands can be read and repeated from there.
-    output = pathlib.Path(os.environ.get("TIPC_OUTPUT") or "test_tipc/output") / parameters.value(2) / mode
+    chosen = os.environ.get("TIPC_OUTPUT")
+    # Else relative to the project, so that commands can be read, and repeated from there.
+    folder = pathlib.Path(chosen).absolute() if chosen else pathlib.Path("test_tipc/output")
+    output = folder / parameters.value(2) / mode
     os.chdir(ROOT)
     if mode == ONNX_MODE:
         return Runner(output, "results_paddle2onnx.log").run(onnx_steps(parameters, output))

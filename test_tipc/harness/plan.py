@@ -134,6 +134,7 @@ def _inference_steps(
 ) -> Iterator[Step]:
     """Export, the proof of the bundle's origin, the model's own predictions, and every configuration of inference."""
     python, absent = parameters.value(3), missing.get("infer", "")
+    bundle = run.save / parameters.value(36) if parameters.value(36) else run.save  # that inference reads
     pred = run.save / "pred"
     table = pred / "predictions.csv"
     export, verify, predict = f"export {run.name}", f"verify {run.name}", f"predict {run.name}"
@@ -145,7 +146,7 @@ def _inference_steps(
         skip="" if run.needs else absent,
         left_undone=exported(ROOT / run.save),
     )
-    words = [python, TIPC, "verify", f"--bundle={run.save}", f"--weights={run.weights}.pdparams"]
+    words = [python, TIPC, "verify", f"--bundle={bundle}", f"--weights={run.weights}.pdparams"]
     words += [f"--start={run.start}.pdparams"] if run.start else []
     yield Step(verify, words, output / f"{run.name}_verify.log", needs=(export,))
     yield Step(
@@ -157,7 +158,6 @@ def _inference_steps(
         left_undone=predicted(ROOT / table),
         variables=run.variables,
     )
-    bundle = run.save / parameters.value(36) if parameters.value(36) else run.save
     is_only_run = not run.needs or len(list(rows(parameters))) * len(parameters.values(15)) == 1
     folder = output if is_only_run else output / f"{run.name}_infer"  # logs have the names that parsers look for
     expected = run.expected
