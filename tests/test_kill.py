@@ -183,3 +183,21 @@ def test_kills_at_random_moments(tiny_yaml, digits, tmp_path):
     conditions = [lambda seconds, moment=moment: seconds > moment for moment in moments]
     assert train_with_kills(tiny_yaml, digits, folder, 200, conditions) >= 3
     assert_ends_equal(unbroken, folder)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_of_the_whole_recipe(tiny_yaml, all_digits, tmp_path):
+    keys = [f"{name}={value}" for name, value in (WHOLE_RECIPE | {"DATA.NUM_WORKERS": 2, "SAVE_STEPS": 1}).items()]
+    words = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={all_digits}", "-epochs=8", "-o", *keys, "DATA.BATCH_SIZE=8"]
+    assert run_python(*words, f"OUTPUT_DIR={tmp_path / 'unbroken'}").returncode == 0
+    folder, moments = tmp_path / "killed", random.Random(0)
+    for _ in range(5):
+        resume = [f"-resume={folder}"] if (folder / "config.yaml").is_file() else []
+        process = subprocess.Popen(
+            [sys.executable, MAIN, *resume, *words[1:], f"OUTPUT_DIR={folder}"], cwd=ROOT, stdout=subprocess.DEVNULL
+        )
+        moment = moments.uniform(2, 4)
+        assert kill_when(process, lambda seconds, moment=moment: seconds > moment), "the run is too short"
+        assert_all_load(folder)
+    assert run_python(MAIN, f"-resume={folder}").returncode == 0
+    assert_ends_equal(tmp_path / "unbroken", folder)
