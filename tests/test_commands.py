@@ -182,6 +182,16 @@ def test_the_end_of_a_reading_process_is_one_clear_error(tiny_yaml, all_digits, 
     assert "Traceback" not in errors
 
 
+def test_reading_processes_do_not_outlive_a_killed_run(tiny_yaml, all_digits, tmp_path):
+    words = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={all_digits}", f"-output_dir={tmp_path / 'run'}", "-epochs=100"]
+    process = start(*words, "-o", "DATA.NUM_WORKERS=2")
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=20)  # which waits for the workers too: they hold the other end of the pipes
+
+
 def test_a_file_name_need_not_be_text(tiny_yaml, digits, tmp_path):
     weights = tmp_path / "run" / "latest"
     first = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={digits}"]

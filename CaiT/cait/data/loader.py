@@ -1,5 +1,8 @@
 """Batches of images, read ahead by worker processes."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,6 +13,8 @@ from cait.data.dataset import ImageDataset
 from cait.data.sampler import EpochBatchSampler
 from cait.data.transforms import Erased
 from cait.errors import CaitError
+
+PARENT_CHECK_SECONDS = 2
 
 
 class Batch(NamedTuple):
@@ -45,6 +50,18 @@ def collate(samples: list[tuple]) -> list:
     if not num_places:
         places, values = np.zeros(1, "int64"), np.zeros((1, 1), "float32")
     return [*arrays, places, values, len(good), num_places, *errors]
+
+
+def _end_with_parent(_: int) -> None:
+    """Ends this worker soon after the main process: where that was killed, its workers wait for work for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class ImageLoader:
@@ -88,6 +105,7 @@ class ImageLoader:
             num_workers=min(num_workers, len(self._sampler)),
             collate_fn=collate,
             return_list=True,
+            worker_init_fn=_end_with_parent,
         )
 
     def set_epoch(self, epoch: int, num_read: int = 0, errors: Sequence[str] = ()) -> None:
