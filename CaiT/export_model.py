@@ -34,7 +34,7 @@ def main() -> None:
     from cait.checkpoint import find_weights, load_weights  # after the flags are checked
     from cait.data.build import build_class_names
     from cait.deploy.export import build_description, export
-    from cait.model import build_model
+    from cait.zoo import build_model
 
     class_names = build_class_names(config)
     model = build_model(config)

@@ -39,8 +39,8 @@ def _lite(args) -> None:
         print(f"the whole set to {part} on is not here: {reason}")
     if args.weights is not None:
         from cait import config as cfg
-        from cait.model import build_model
         from cait.stand_in import place_weights
+        from cait.zoo import build_model
 
         config = cfg.make_config(cfg.read_yaml(args.cfg))
         print(place_weights(args.weights, args.output / "weights", lambda: build_model(config)))

@@ -103,7 +103,7 @@ def tiny_weights(tmp_path_factory, tiny_yaml):
     from cait.align_golden import load_golden_weights
     from cait.checkpoint import save_weights
     from cait.config import make_config, read_yaml
-    from cait.model import build_model
+    from cait.zoo import build_model
 
     config = make_config(read_yaml(tiny_yaml))
     model = load_golden_weights(build_model(config))
@@ -133,6 +133,18 @@ def timm():
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         pytest.skip(f"timm cannot be imported: {error}")
     return timm
+
+
+@pytest.fixture(scope="session")
+def full_bundle(tiny_weights, tiny_yaml, tmp_path_factory):
+    """A bundle with everything in it, by command."""
+    folder = tmp_path_factory.mktemp("full")
+    _, _, path = tiny_weights
+    words = [f"--config_dir={tiny_yaml}", f"--model_path={path.with_suffix('')}", f"--save-inference-dir={folder}"]
+    result = run_python(str(ROOT / "CaiT" / "export_model.py"), *words, "--onnx", "--with-attention")
+    assert result.returncode == 0, result.stderr
+    assert f"exported: tiny to {folder}" in result.stdout and "ONNX Runtime: the outputs differ" in result.stdout
+    return folder
 
 
 def run_python(*words: str, cwd: pathlib.Path = ROOT, **options) -> subprocess.CompletedProcess:

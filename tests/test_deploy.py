@@ -178,18 +178,6 @@ def test_softmax():
     np.testing.assert_allclose(softmax(logits), [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def full_bundle(tiny_weights, tiny_yaml, tmp_path_factory):
-    """A bundle with everything in it, by command."""
-    folder = tmp_path_factory.mktemp("full")
-    _, _, path = tiny_weights
-    words = [f"--config_dir={tiny_yaml}", f"--model_path={path.with_suffix('')}", f"--save-inference-dir={folder}"]
-    result = run_python(EXPORT, *words, "--onnx", "--with-attention")
-    assert result.returncode == 0, result.stderr
-    assert f"exported: tiny to {folder}" in result.stdout and "ONNX Runtime: the outputs differ" in result.stdout
-    return folder
-
-
 def test_attention_maps_are_an_output(tiny_weights, full_bundle):
     _, model, _ = tiny_weights
     images = np.random.default_rng(5).standard_normal((3, 1, 16, 16)).astype("float32")

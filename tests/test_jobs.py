@@ -249,7 +249,7 @@ def test_evaluation_never_leaves_an_image_out(tiny_config, tmp_path, digits):
     "config, words",
     [
         ({"NGPUS": 2}, "one device"),
-        ({"AMP": True}, "float32"),
+        ({"AMP": True}, "mixed precision needs a GPU"),
         ({"DEVICE": "gpu"}, "there is no GPU"),
     ],
 )

@@ -179,3 +179,35 @@ def test_head_mixing_equals_a_linear_layer_over_the_heads():
     x = paddle.randn([2, 3, 5, 7])
     linear = paddle.nn.functional.linear(x.transpose([0, 2, 3, 1]), attention.proj_l.weight, attention.proj_l.bias)
     np.testing.assert_allclose(attention.proj_l(x).numpy(), linear.transpose([0, 3, 1, 2]).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"recompute": True}, {"query_chunk": 3}, {"recompute": True, "query_chunk": 5}], ids=str
+)
+def test_saving_memory_changes_no_gradient(options):
+    """With dropout and drop path, whose random numbers the second run of a block must draw again."""
+    arguments = dict(image_size=16, patch_size=4, in_channels=1, num_classes=5, embed_dim=16, depth=3, num_heads=2)
+    model = load_golden_weights(CaiT(**arguments, dropout=0.1, drop_path=0.3))
+    images = paddle.randn([4, 1, 16, 16])
+
+    def gradients():
+        model.train()
+        model.clear_gradients()
+        paddle.seed(5)
+        model(images).square().mean().backward()
+        return {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+
+    expected = gradients()
+    model.save_memory(**options)
+    calls = []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda layer, inputs: calls.append(layer))
+    found = gradients()
+    assert len(calls) == (6 if "recompute" in options else 3)  # else nothing was saved
+    largest = max(np.abs(value).max() for value in expected.values())  # some gradients are zero but for rounding
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6 * largest, err_msg=name)
+    model.eval()
+    logits = model(images).numpy()
+    model.save_memory()
+    np.testing.assert_array_equal(model(images).numpy(), logits)

@@ -35,6 +35,7 @@ def test_the_whole_recipe_does_not_depend_on_the_workers(tiny_config, tmp_path):
         ("AUG__MIXUP", 0.8),
         ("AUG__CUTMIX", 1.0),
         ("TRAIN__LAYER_DECAY", 0.5),
+        ("MODEL__ATTENTION_DROPOUT", 0.5),
     ],
 )
 def test_every_part_takes_effect(tiny_config, tmp_path, key, value):
@@ -70,6 +71,32 @@ def test_frozen_layers_stay_bit_for_bit(tiny_config, tmp_path):
     resumed = {"TRAIN__RESUME": str(tmp_path / "tuned" / "epoch_1"), "OUTPUT_DIR": str(tmp_path / "resumed")}
     jobs.run(tiny_config(**tuned | resumed, TRAIN__NUM_EPOCHS=2))
     assert_same_weights(tmp_path / "tuned" / "latest.pdparams", tmp_path / "resumed" / "latest.pdparams")
+
+
+@pytest.mark.parametrize("kind, alpha", [("hard", 0.5), ("soft", 0.5), ("hard", 0.0)])
+def test_distillation_reaches_the_loss(tiny_config, tiny_bundle, tmp_path, kind, alpha):
+    distill = {"DISTILL__TYPE": kind, "DISTILL__ALPHA": alpha, "DISTILL__TEACHER": str(tiny_bundle)}
+    for folder, keys in (("plain", {}), ("taught", distill)):
+        jobs.run(tiny_config(**keys, TRAIN__NUM_EPOCHS=1, VALIDATE_FREQ=0, OUTPUT_DIR=str(tmp_path / folder)))
+    plain, taught = (rows_of(tmp_path / folder)[0]["train_loss"] for folder in ("plain", "taught"))
+    assert (plain == taught) == (alpha == 0)
+
+
+def test_a_distilled_run_goes_on_bit_for_bit(tiny_config, tiny_bundle, tmp_path):
+    """With mixed targets; the teacher is built before the rest of the run, and again when it is resumed."""
+    keys = RECIPE | {"DISTILL__TYPE": "hard", "DISTILL__TEACHER": str(tiny_bundle), "TRAIN__NUM_EPOCHS": 2}
+    jobs.run(tiny_config(**keys | {"OUTPUT_DIR": str(tmp_path / "whole"), "SAVE_FREQ": 1}))
+    resumed = {"TRAIN__RESUME": str(tmp_path / "whole" / "epoch_1"), "OUTPUT_DIR": str(tmp_path / "resumed")}
+    jobs.run(tiny_config(**keys | resumed))
+    assert_same_weights(tmp_path / "whole" / "latest.pdparams", tmp_path / "resumed" / "latest.pdparams")
+
+
+def test_saving_memory_changes_no_result(tiny_config, tmp_path):
+    for folder, keys in (("plain", {}), ("saving", {"TRAIN__RECOMPUTE": True, "TRAIN__QUERY_CHUNK": 5})):
+        keys = {"TRAIN__NUM_EPOCHS": 1, "VALIDATE_FREQ": 0, "OUTPUT_DIR": str(tmp_path / folder)} | keys
+        jobs.run(tiny_config(**keys, MODEL__DROP_PATH=0.3, MODEL__DROPOUT=0.1))
+    plain, saving = (rows_of(tmp_path / folder)[0]["train_loss"] for folder in ("plain", "saving"))
+    assert saving == pytest.approx(plain, rel=1e-6)
 
 
 class Stop(BaseException):

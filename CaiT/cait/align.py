@@ -137,16 +137,13 @@ def criteria(labels: np.ndarray, teacher_logits: np.ndarray, mixed_targets: np.n
     """Rung 3: the losses of the recipe by name, each (logits) -> loss."""
     labels, teacher = paddle.to_tensor(labels), paddle.to_tensor(teacher_logits)
     mixed = paddle.to_tensor(mixed_targets.astype("float64"))
+    hard, soft = (losses.distillation(F.cross_entropy, kind, ALPHA, TAU) for kind in ("hard", "soft"))
     return {
         "cross_entropy": lambda logits: F.cross_entropy(logits, labels),
         "label_smoothing_0.1": lambda logits: losses.label_smoothing_cross_entropy(SMOOTHING)(logits, labels),
         "soft_target_mixup_lam0.3_smooth0.1": lambda logits: losses.soft_target_cross_entropy(logits, mixed),
-        "hard_distill_a0.5": lambda logits: (
-            (1 - ALPHA) * F.cross_entropy(logits, labels) + ALPHA * losses.hard_distillation(logits, teacher)
-        ),
-        "soft_distill_a0.5_tau3": lambda logits: (
-            (1 - ALPHA) * F.cross_entropy(logits, labels) + ALPHA * losses.soft_distillation(logits, teacher, TAU)
-        ),
+        "hard_distill_a0.5": lambda logits: hard(logits, (labels, teacher)),
+        "soft_distill_a0.5_tau3": lambda logits: soft(logits, (labels, teacher)),
     }
 
 

@@ -91,4 +91,6 @@ def parse_command(arguments: Sequence[str]) -> CfgNode:
         values[name] = value
         if flag == "-batch_size" and (job.get("EVAL") or job.get("PRED")):
             values["DATA.BATCH_SIZE_EVAL"] = value  # it means the batches of this job
+        if flag == "-amp" and (job.get("EVAL") or job.get("PRED")):
+            values["AMP_EVAL"] = value
     return cfg.make_config(values)

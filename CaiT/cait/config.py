@@ -110,6 +110,19 @@ KEYS = (
     Key("TRAIN.FREEZE", "none", choice("none", "all_but_class_attention", "all_but_head"),
         "What is not trained: nothing; patches, position embedding and self-attention blocks, which leaves class "
         "attention, last norm and head; all but the head."),
+    Key("TRAIN.RECOMPUTE", False, FLAG,
+        "Keep only the input of every self-attention block and compute the rest again in the backward pass: less "
+        "memory, about a third more time, the same numbers."),
+    Key("TRAIN.QUERY_CHUNK", None, integer(1, optional=True),
+        "Queries that self-attention works on at a time in training, keeping nothing of the attention matrix; "
+        "null: all at once."),
+    Key("DISTILL.TYPE", "none", choice("none", "hard", "soft"),
+        "Learn from a teacher too: from its decision, or from its probabilities."),
+    Key("DISTILL.TEACHER", "", TEXT,
+        "A bundle's folder, a program (`.json`, `.pdmodel`), an `.onnx` file, or the name of a `paddle.vision` model."),
+    Key("DISTILL.WEIGHTS", "", TEXT, "Weights (`.pdparams`) of a teacher from `paddle.vision`."),
+    Key("DISTILL.ALPHA", 0.5, number(0, 1), "Share of the teacher in the loss."),
+    Key("DISTILL.TAU", 1.0, number(0, open_low=True), "Temperature of soft distillation."),
     Key("PREDICT.IMAGE", "", TEXT, "With -pred: one image instead of the test list."),
     Key("PREDICT.TOP_K", 5, integer(1), "Classes shown for each image."),
     Key("EVAL", False, FLAG, "Evaluate MODEL.PRETRAINED on the validation set instead of training."),
@@ -117,7 +130,11 @@ KEYS = (
     Key("OUTPUT_DIR", "", TEXT, "Folder of logs and checkpoints; empty: a new one under `output/`."),
     Key("DEVICE", "auto", choice("auto", "cpu", "gpu"), "Where to compute; auto: a GPU where there is one."),
     Key("NGPUS", 1, integer(1), "Number of devices."),
-    Key("AMP", False, FLAG, "Mixed precision."),
+    Key("AMP", False, FLAG, "Training in mixed precision, on a GPU."),
+    Key("AMP_DTYPE", "float16", choice("float16", "bfloat16"), "The half precision of it; float16 scales the loss."),
+    Key("AMP_LEVEL", "O1", choice("O1", "O2"),
+        "O1: half precision where Paddle lists it as safe; O2: wherever it is not listed as unsafe."),
+    Key("AMP_EVAL", False, FLAG, "Evaluation and prediction in it too; the authors evaluate M48 in float32."),
     Key("SEED", 0, integer(0, 2**31 - 1), "Seed of every random choice."),
     Key("REPORT_FREQ", 100, integer(1), "Steps between two log lines."),
     Key("VALIDATE_FREQ", 1, integer(0), "Epochs between two validations; the last epoch always has one; 0: never."),
@@ -245,6 +262,8 @@ def _check_together(config: CfgNode) -> None:
         raise UsageError("-resume goes on with training; -eval and -pred take their weights from -pretrained")
     if config.TRAIN.LAST_EPOCH and not config.TRAIN.RESUME:
         raise UsageError("-last_epoch counts the epochs of a resumed run and needs -resume=CHECKPOINT")
+    if (config.DISTILL.TYPE != "none") != bool(config.DISTILL.TEACHER):
+        raise UsageError("DISTILL.TYPE (hard or soft) and DISTILL.TEACHER need each other")
     if config.PREDICT.IMAGE and not config.PRED:
         raise UsageError("PREDICT.IMAGE needs -pred")
 

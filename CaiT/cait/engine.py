@@ -23,6 +23,7 @@ from cait.data.transforms import Normalize
 from cait.errors import CaitError
 from cait.guard import explain, gradient_norm
 from cait.log import progress
+from cait.precision import Precision
 
 
 class TrainResult(NamedTuple):
@@ -146,6 +147,7 @@ def train_one_epoch(
     start: EpochState | None = None,
     save_steps: int = 0,
     save: Callable[[EpochState], None] = lambda state: None,
+    precision: Precision | None = None,
 ) -> TrainResult:
     """Trains on every image of the loader once.
 
@@ -166,16 +168,18 @@ def train_one_epoch(
         start: where the epoch was broken off; None: at its beginning.
         save_steps: optimizer steps between two calls of `save`; 0: none.
         save: gets the state of the epoch.
+        precision: of the model; None: float32.
 
     Raises:
         CaitError: a loss or the norm of the gradients is not finite, which is looked at before each step; or no image
             could be read.
     """
+    precision = precision or Precision()
 
     def forward(batch: Batch, number: int) -> tuple[paddle.Tensor, paddle.Tensor]:
         rng = batch_generator(seed, epoch, number, dist.rank())
         images, targets = mix(normalize(batch.images, batch.erased), batch.labels, rng)
-        logits = model(images)
+        logits = precision.run(model, images)
         return criterion(logits, targets), logits
 
     def forward_again(step: int, batches: list[Batch]) -> None:
@@ -196,15 +200,16 @@ def train_one_epoch(
         images_in_step, losses = sum(batch.labels.shape[0] for batch in batches), []
         for number, batch in enumerate(batches, step * accum_iter):
             loss, logits = forward(batch, number)
-            (loss * (batch.labels.shape[0] / images_in_step)).backward()
+            precision.backward(loss * (batch.labels.shape[0] / images_in_step))
             totals.add(loss, logits, batch.labels)
             losses.append(loss.detach())
+        precision.unscale(optimizer)
         norm = _clipped_norm(model, grad_clip)
-        wrong = _not_finite(losses, norm)
+        wrong = _not_finite(losses, norm if not precision.may_overflow else paddle.zeros([]))
         if wrong:
             where = f"epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}"
             raise CaitError(f"{wrong} at {where}; {explain(model, functools.partial(forward_again, step, batches))}")
-        optimizer.step()
+        precision.step(optimizer)
         optimizer.clear_grad()
         after_step()
         clock.step_done(images_in_step)
@@ -250,16 +255,18 @@ def evaluate(
     *,
     report_freq: int = 100,
     head: str = "Val",
+    precision: Precision | None = None,
 ) -> EvalResult:
     """Cross-entropy and accuracy over the whole data set, from counts of images; log lines start with `head`.
 
     Raises:
         CaitError: the loss is not finite.
     """
+    precision = precision or Precision()
     model.eval()
     totals, started = _Totals(), time.perf_counter()
     for step, batch in enumerate(progress(loader, log, len(loader), head)):
-        logits = model(normalize(batch.images)).astype("float32")
+        logits = precision.run(model, normalize(batch.images)).astype("float32")
         totals.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
         if step % report_freq == 0:
             loss, acc1, acc5, _ = totals.read()
@@ -281,11 +288,13 @@ def predict(
     log: logging.Logger,
     *,
     top_k: int,
+    precision: Precision | None = None,
 ) -> Iterator[tuple[str, list[tuple[int, float]]]]:
     """Yields (image name, [(class index, softmax probability), ...]) with the `top_k` likeliest classes first."""
+    precision = precision or Precision()
     model.eval()
     for batch in progress(loader, log, len(loader), "Pred"):
-        probabilities = F.softmax(model(normalize(batch.images)).astype("float32"), axis=1)
+        probabilities = F.softmax(precision.run(model, normalize(batch.images)).astype("float32"), axis=1)
         values, classes = paddle.topk(probabilities, k=min(top_k, probabilities.shape[1]), axis=1)
         for index, row_classes, row_values in zip(batch.indices.tolist(), classes.tolist(), values.tolist()):
             yield loader.dataset.source.names[index], list(zip(row_classes, row_values))

@@ -6,6 +6,7 @@ from cait import engine
 from cait.checkpoint import load_weights
 from cait.data.build import build_loaders
 from cait.errors import CaitError
+from cait.precision import build_precision
 from cait.results import result_line, write_results
 from cait.start import open_job, output_folder, prepare_model, select_device
 from cait.training import train
@@ -28,12 +29,13 @@ def run(config: CfgNode) -> None:
 
 def evaluate(config: CfgNode) -> engine.EvalResult:
     """Evaluates MODEL.PRETRAINED on the validation set; log in `log_eval.txt`."""
+    precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
     notes = load_weights(model, config.MODEL.PRETRAINED)
     log = open_job(config, output_folder(config, "eval"), "eval")
     log.info("; ".join(notes))
-    result = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ)
+    result = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ, precision=precision)
     log.info(result.words())
     return result
 
@@ -44,13 +46,14 @@ def predict(config: CfgNode) -> None:
     Raises:
         CaitError: some images could not be read; the others are predicted all the same.
     """
+    precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
     notes = load_weights(model, config.MODEL.PRETRAINED)
     folder = output_folder(config, "pred")
     log = open_job(config, folder, "pred")
     log.info("; ".join(notes))
-    results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K)
+    results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K, precision=precision)
     with write_results(folder / "predictions.csv", loaders.class_names) as write:
         for name, best in results:
             for class_id, prob in best:

@@ -4,9 +4,12 @@ Definitions of DeiT (`losses.py`) and timm (`timm/loss`). Logits are [B, C]; lab
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import paddle
 from paddle.nn import functional as F
+
+Criterion = Callable[[paddle.Tensor, Any], paddle.Tensor]  # (logits, targets) -> mean loss []
 
 
 def soft_target_cross_entropy(logits: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
@@ -44,3 +47,24 @@ def soft_distillation(logits: paddle.Tensor, teacher_logits: paddle.Tensor, tau:
     log_teacher = F.log_softmax(teacher_logits / tau, axis=-1)
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum()
     return divergence * tau**2 / (logits.shape[0] * logits.shape[1])
+
+
+def distillation(criterion: Criterion, kind: str, alpha: float, tau: float) -> Criterion:
+    """(logits, (targets, teacher's logits)) -> `(1 - alpha) * criterion + alpha * distillation` (DeiT `losses.py`).
+
+    Args:
+        criterion: (logits, targets) -> loss without a teacher.
+        kind: "hard" or "soft".
+        alpha: share of the teacher.
+        tau: temperature, of the soft kind.
+    """
+
+    def distilled(logits, targets):
+        targets, teacher_logits = targets
+        if kind == "hard":
+            taught = hard_distillation(logits, teacher_logits)
+        else:
+            taught = soft_distillation(logits, teacher_logits, tau)
+        return criterion(logits, targets) * (1 - alpha) + taught * alpha
+
+    return distilled

@@ -4,23 +4,34 @@ Paper: "Going deeper with Image Transformers" (Touvron et al., ICCV 2021, arXiv 
 Reference code: facebookresearch/deit `cait_models.py` and timm `timm/models/cait.py`. Every parameter
 carries the name it has in the official checkpoints, so converting one is transposing its 2-D tensors.
 
+In mixed precision, attention from logits to softmax, LayerScale and the residual sums stay in float32: half precision
+makes NaN of them in deep models (issues 29 and 109 of the reference repository).
 Shapes: B images, C channels, N patches, D embedding width, H heads, d = D / H channels a head.
 """
 
-import math
-
 import paddle
 from paddle import nn
+from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional as F
 
 LAYER_NORM_EPSILON = 1e-6
 
 
+def float32(x):
+    """The tensor, in float32 where it was in half precision."""
+    return x.astype("float32") if x.dtype in (paddle.float16, paddle.bfloat16) else x
+
+
+def add_branch(x, gamma, branch, drop_path=lambda x: x):
+    """LayerScale and residual sum: x + drop_path(gamma * branch); gamma [D], the others [B, N, D]."""
+    with paddle.amp.auto_cast(enable=False):
+        return x + drop_path(gamma * float32(branch))
+
+
 class DropPath(nn.Layer):
     """Stochastic depth: in training, drops the whole residual branch of a sample with `drop_prob`.
 
-    Kept branches are divided by the keep probability, so the expectation is that of evaluation.
-    [B, ...] -> [B, ...].
+    Kept branches are divided by the keep probability, as evaluation expects. [B, ...] -> [B, ...].
     """
 
     def __init__(self, drop_prob: float):
@@ -58,6 +69,7 @@ class TalkingHeadsAttention(nn.Layer):
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attention_dropout: float, dropout: float):
         super().__init__()
+        self.query_chunk = None  # see `CaiT.save_memory`
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, dim * 3, bias_attr=None if qkv_bias else False)
@@ -72,13 +84,22 @@ class TalkingHeadsAttention(nn.Layer):
         # Output rows of qkv: q | k | v, then head, then channel.
         qkv = self.qkv(x).reshape([batch, tokens, 3, self.num_heads, dim // self.num_heads])
         q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
-        logits = self.proj_l(paddle.matmul(q * self.scale, k, transpose_y=True))
-        softmax = F.softmax(logits, axis=-1)
-        mixed = self.proj_w(softmax)
+        if self.training and self.query_chunk:
+            parts = (q[:, :, start : start + self.query_chunk] for start in range(0, tokens, self.query_chunk))
+            out = paddle.concat([recompute(self._attend, part, k, v) for part in parts], axis=2)
+        else:
+            out = self._attend(q, k, v, maps)
+        return self.proj_drop(self.proj(out.transpose([0, 2, 1, 3]).reshape([batch, tokens, dim])))
+
+    def _attend(self, q, k, v, maps=None):
+        """Queries [B, H, n, d], keys and values [B, H, N, d] -> [B, H, n, d]; the rows do not see each other."""
+        with paddle.amp.auto_cast(enable=False):
+            logits = self.proj_l(paddle.matmul(float32(q * self.scale), float32(k), transpose_y=True))
+            softmax = F.softmax(logits, axis=-1)
+            mixed = self.proj_w(softmax)
         if maps is not None:
             maps.update(softmax=softmax, mixed=mixed)
-        out = paddle.matmul(self.attn_drop(mixed), v)
-        return self.proj_drop(self.proj(out.transpose([0, 2, 1, 3]).reshape([batch, tokens, dim])))
+        return paddle.matmul(self.attn_drop(mixed).astype(v.dtype), v)
 
 
 class ClassAttention(nn.Layer):
@@ -105,10 +126,11 @@ class ClassAttention(nn.Layer):
     def forward(self, x, maps=None):
         q = self._split_heads(self.q(x[:, :1])) * self.scale
         k, v = self._split_heads(self.k(x)), self._split_heads(self.v(x))
-        softmax = F.softmax(paddle.matmul(q, k, transpose_y=True), axis=-1)
+        with paddle.amp.auto_cast(enable=False):
+            softmax = F.softmax(paddle.matmul(float32(q), float32(k), transpose_y=True), axis=-1)
         if maps is not None:
             maps["softmax"] = softmax
-        out = paddle.matmul(softmax, v).transpose([0, 2, 1, 3])
+        out = paddle.matmul(softmax.astype(v.dtype), v).transpose([0, 2, 1, 3])
         return self.proj(out.reshape([x.shape[0], 1, x.shape[2]]))
 
 
@@ -149,8 +171,8 @@ class SelfAttentionBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x, maps=None):
-        x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(x), maps))
-        return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+        x = add_branch(x, self.gamma_1, self.attn(self.norm1(x), maps), self.drop_path)
+        return add_branch(x, self.gamma_2, self.mlp(self.norm2(x)), self.drop_path)
 
 
 class ClassAttentionBlock(nn.Layer):
@@ -170,8 +192,8 @@ class ClassAttentionBlock(nn.Layer):
 
     def forward(self, cls_token, patches, maps=None):
         tokens = paddle.concat([cls_token, patches], axis=1)
-        cls_token = cls_token + self.gamma_1 * self.attn(self.norm1(tokens), maps)
-        return cls_token + self.gamma_2 * self.mlp(self.norm2(cls_token))
+        cls_token = add_branch(cls_token, self.gamma_1, self.attn(self.norm1(tokens), maps))
+        return add_branch(cls_token, self.gamma_2, self.mlp(self.norm2(cls_token)))
 
 
 class PatchEmbed(nn.Layer):
@@ -228,6 +250,7 @@ class CaiT(nn.Layer):
         init_values: float = 1e-5,
     ):
         super().__init__()
+        self.recompute = False  # see `save_memory`
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if height % patch_size or width % patch_size:
             raise ValueError(f"image size {height}x{width} is not a multiple of the patch size {patch_size}")
@@ -256,24 +279,31 @@ class CaiT(nn.Layer):
         self._init_weights(patch_size * patch_size * in_channels)
 
     def _init_weights(self, patch_fan_in: int) -> None:
-        """Linear weights normal 0.02, their biases 0; the patch projection uniform, as torch's Conv2d default."""
+        """Linear weights normal 0.02, their biases 0 (Paddle's default); the patch projection as torch's Conv2d."""
         for layer in self.sublayers():
             if isinstance(layer, nn.Linear):
                 _normal()(layer.weight)
-                if layer.bias is not None:
-                    nn.initializer.Constant(0.0)(layer.bias)
-        bound = 1.0 / math.sqrt(patch_fan_in)
-        uniform = nn.initializer.Uniform(-bound, bound)
-        uniform(self.patch_embed.proj.weight)
-        uniform(self.patch_embed.proj.bias)
+        bound = patch_fan_in**-0.5
+        for parameter in self.patch_embed.proj.parameters():
+            nn.initializer.Uniform(-bound, bound)(parameter)
+
+    def save_memory(self, recompute: bool = False, query_chunk: int | None = None) -> None:
+        """Trades time for memory in training; gradients stay the same, but for the order of sums.
+
+        `recompute` keeps only the input of each self-attention block and runs it again in the backward pass;
+        `query_chunk` lets self-attention work on so many queries at a time and keeps nothing of its matrix.
+        """
+        self.recompute = recompute
+        for block in self.blocks:
+            block.attn.query_chunk = query_chunk
 
     def _encode(self, images, maps):
         """Class token [B, 1, D] and patches [B, N, D] before the last norm."""
         if tuple(images.shape[-2:]) != self.image_size and min(images.shape[-2:]) > 0:  # -1: a dynamic export
             raise ValueError(f"images of {images.shape[-2:]} pixels given to a model of {list(self.image_size)}")
-        x = self.pos_drop(self.patch_embed(images) + self.pos_embed)
+        x = self.pos_drop(float32(self.patch_embed(images)) + self.pos_embed)
         for index, block in enumerate(self.blocks):
-            x = block(x, maps.get(f"blocks.{index}"))
+            x = recompute(block, x) if self.recompute and self.training else block(x, maps.get(f"blocks.{index}"))
         cls_token = self.cls_token.expand([x.shape[0], 1, x.shape[2]])
         for index, block in enumerate(self.blocks_token_only):
             cls_token = block(cls_token, x, maps.get(f"blocks_token_only.{index}"))
@@ -300,48 +330,20 @@ class CaiT(nn.Layer):
         Raises:
             ValueError: a block that is not there.
         """
-        known = [f"blocks.{i}" for i in range(len(self.blocks))]
-        known += [f"blocks_token_only.{i}" for i in range(len(self.blocks_token_only))]
-        unknown = [name for name in block_names if name not in known]
-        if unknown:
-            raise ValueError(f"no block named {unknown[0]!r}: the names run from {known[0]} to {known[-1]}")
+        blocks = (SelfAttentionBlock, ClassAttentionBlock)
+        known = [name for name, layer in self.named_sublayers() if isinstance(layer, blocks)]
+        for name in set(block_names) - set(known):
+            raise ValueError(f"no block named {name!r}: the names run from {known[0]} to {known[-1]}")
         maps = {name: {} for name in block_names}
         cls_token, _ = self._encode(images, maps)
         return self.head(self.norm(cls_token)[:, 0]), maps
 
 
 def _normal():
-    # The reference's trunc_normal_(std=0.02) cuts at -2 and 2, a hundred standard deviations out: a plain
-    # normal. Paddle's TruncatedNormal cuts at two standard deviations before 3.0 and would shrink the spread.
+    # The reference's trunc_normal_(std=0.02) cuts a hundred standard deviations out: a plain normal. Paddle's
+    # TruncatedNormal cuts at two of them before 3.0 and would shrink the spread.
     return nn.initializer.Normal(0.0, 0.02)
 
 
 def _parameter(layer: nn.Layer, shape: list[int], initializer):
     return layer.create_parameter(shape, default_initializer=initializer)
-
-
-def model_arguments(config) -> dict:
-    """The arguments of `CaiT` that a config holds."""
-    model = config.MODEL
-    return {
-        "image_size": tuple(config.DATA.IMAGE_SIZE),
-        "patch_size": model.PATCH_SIZE,
-        "in_channels": model.IN_CHANNELS,
-        "num_classes": model.NUM_CLASSES,
-        "embed_dim": model.EMBED_DIM,
-        "depth": model.DEPTH,
-        "depth_token_only": model.DEPTH_TOKEN_ONLY,
-        "num_heads": model.NUM_HEADS,
-        "mlp_ratio": model.MLP_RATIO,
-        "mlp_ratio_token_only": model.MLP_RATIO_TOKEN_ONLY,
-        "qkv_bias": model.QKV_BIAS,
-        "dropout": model.DROPOUT,
-        "attention_dropout": model.ATTENTION_DROPOUT,
-        "drop_path": model.DROP_PATH,
-        "init_values": model.INIT_VALUES,
-    }
-
-
-def build_model(config) -> CaiT:
-    """The CaiT that a config describes, with fresh weights."""
-    return CaiT(**model_arguments(config))

@@ -18,7 +18,8 @@ from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.log import open_log
-from cait.model import CaiT, build_model
+from cait.model import CaiT
+from cait.zoo import build_model
 
 
 def select_device(config: CfgNode) -> None:
@@ -32,8 +33,6 @@ def select_device(config: CfgNode) -> None:
     signal.signal(signal.SIGTERM, on_sigterm)
     if config.NGPUS > 1 or dist.world_size() > 1:
         raise UsageError("this version trains on one device: leave out -ngpus and the launcher")
-    if config.AMP:
-        raise UsageError("this version trains in float32: leave out -amp")
     if config.DEVICE == "gpu" and not has_gpu():
         raise UsageError("DEVICE=gpu: there is no GPU, or this PaddlePaddle is the CPU build")
     device = "gpu" if has_gpu() and config.DEVICE != "cpu" else "cpu"

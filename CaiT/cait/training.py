@@ -17,11 +17,13 @@ from cait.data.mixup import Mixup, plain_labels
 from cait.data.transforms import Normalize
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
-from cait.losses import label_smoothing_cross_entropy, soft_target_cross_entropy
+from cait.losses import distillation, label_smoothing_cross_entropy, soft_target_cross_entropy
 from cait.metrics import read_metrics, write_metrics
 from cait.model import CaiT
 from cait.optim import build_optimizer, freeze, learning_rate, scaled_learning_rate
+from cait.precision import Precision, build_precision
 from cait.start import open_job, output_folder, prepare_model
+from cait.teacher import build_teacher, with_teacher
 
 METRICS = "metrics.jsonl"
 BEST, BEST_EMA = "best_model", "best_model_ema"
@@ -38,6 +40,7 @@ class _Run:
     model: CaiT
     optimizer: paddle.optimizer.Optimizer
     ema: ModelEma | None
+    precision: Precision
     progress: dict[str, Any]
     rows: list[dict]
     folder: pathlib.Path
@@ -45,7 +48,7 @@ class _Run:
 
     def save(self, names: list[str], ema_names: Sequence[str] = (), **more: Any) -> None:
         """Saves under these names, with `more` beside the progress."""
-        progress = self.progress | more
+        progress = self.progress | {"loss_scale": self.precision.state()} | more
         save_checkpoint(self.folder, names, self.model, self.optimizer, progress, self.ema, ema_names)
 
 
@@ -61,16 +64,18 @@ def train(config: CfgNode) -> None:
     _check_is_free(config)
     _check_recipe(config)
     loaders = build_loaders(config)
+    precision, mix, criterion = build_precision(config), *_mix_and_criterion(config)
     model, normalize = prepare_model(config)
+    model.save_memory(config.TRAIN.RECOMPUTE, config.TRAIN.QUERY_CHUNK)
     freeze(model, config.TRAIN.FREEZE)
     optimizer = build_optimizer(config, model)
     ema = None if config.TRAIN.EMA_DECAY is None else ModelEma(model, config.TRAIN.EMA_DECAY)
     progress, rows, origin = _starting_point(config, _plan(config, loaders), model, optimizer, ema)
     folder = output_folder(config, "train")
     log = open_job(config, folder, "train")
-    run = _Run(model, optimizer, ema, progress, rows, folder, log)
+    precision.load(progress.pop("loss_scale", {}))
+    run = _Run(model, optimizer, ema, precision, progress, rows, folder, log)
     base_lr = _log_head(config, run, loaders, origin)
-    mix, criterion = _mix_and_criterion(config)
     for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
         rate = _epoch_learning_rate(config, epoch, base_lr)
         optimizer.set_lr(rate)
@@ -95,6 +100,7 @@ def train(config: CfgNode) -> None:
             start=start,
             save_steps=config.SAVE_STEPS,
             save=_saver_in_epoch(run, _plan(config, loaders)),
+            precision=precision,
         )
         head = f"----- Epoch[{epoch:03d}/{config.TRAIN.NUM_EPOCHS:03d}]"
         log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
@@ -112,10 +118,11 @@ def _validate_and_save(
 ) -> None:
     """What follows an epoch, as far as it is due."""
     epoch, last = row["epoch"], config.TRAIN.NUM_EPOCHS
+    options = {"report_freq": config.REPORT_FREQ, "precision": build_precision(config, evaluation=True)}
     names, ema_names = [LATEST], []
     if _is_due(epoch, config.VALIDATE_FREQ, last):
         try:
-            row |= _validate(run, loaders, normalize, head, config.REPORT_FREQ)
+            row |= _validate(run, loaders, normalize, head, **options)
         except CaitError:  # an image that cannot be read shall not cost the epoch
             run.save(names)
             raise
@@ -146,11 +153,15 @@ def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> floa
 
 def _mix_and_criterion(config: CfgNode) -> tuple[Callable, Callable]:
     """What becomes of a batch, and the loss of what it gives."""
-    aug, smoothing = config.AUG, config.TRAIN.SMOOTHING
-    if aug.MIXUP == 0 and aug.CUTMIX == 0:
-        return plain_labels, label_smoothing_cross_entropy(smoothing)
-    mixup = Mixup(config.MODEL.NUM_CLASSES, aug.MIXUP, aug.CUTMIX, aug.MIX_PROB, aug.SWITCH_PROB, smoothing)
-    return mixup, soft_target_cross_entropy
+    aug, distill, smoothing = config.AUG, config.DISTILL, config.TRAIN.SMOOTHING
+    mix, criterion = plain_labels, label_smoothing_cross_entropy(smoothing)
+    if aug.MIXUP or aug.CUTMIX:
+        mix = Mixup(config.MODEL.NUM_CLASSES, aug.MIXUP, aug.CUTMIX, aug.MIX_PROB, aug.SWITCH_PROB, smoothing)
+        criterion = soft_target_cross_entropy
+    if distill.TYPE != "none":
+        mix = with_teacher(mix, build_teacher(config))
+        criterion = distillation(criterion, distill.TYPE, distill.ALPHA, distill.TAU)
+    return mix, criterion
 
 
 def _saver_in_epoch(run: _Run, plan: dict[str, Any]) -> Callable[[engine.EpochState], None]:
@@ -175,15 +186,15 @@ def _plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:
     }
 
 
-def _validate(run: _Run, loaders: Loaders, normalize: Normalize, head: str, report_freq: int) -> dict[str, float]:
+def _validate(run: _Run, loaders: Loaders, normalize: Normalize, head: str, **options) -> dict[str, float]:
     """Evaluates the weights, and their average where there is one; the columns for the metrics."""
-    val = engine.evaluate(run.model, loaders.val, normalize, run.log, report_freq=report_freq)
+    val = engine.evaluate(run.model, loaders.val, normalize, run.log, **options)
     run.log.info("%s, %s", head, val.words())
     row = {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5}
     ema = None
     if run.ema is not None:
         with run.ema.applied():
-            ema = engine.evaluate(run.model, loaders.val, normalize, run.log, report_freq=report_freq, head="EMA")
+            ema = engine.evaluate(run.model, loaders.val, normalize, run.log, head="EMA", **options)
         run.log.info("%s, %s", head, ema.words("EMA"))
         row |= {"val_ema_loss": ema.loss, "val_ema_acc1": ema.acc1, "val_ema_acc5": ema.acc5}
     epoch, progress = run.progress["epoch"], run.progress

@@ -1,5 +1,6 @@
-"""The published variants by name."""
+"""Models by config and by name."""
 
+import inspect
 import logging
 import os
 import pathlib
@@ -10,7 +11,7 @@ from cait.checkpoint import load_weights
 from cait.config import make_config, read_yaml
 from cait.convert import tensor_shapes
 from cait.errors import UsageError
-from cait.model import CaiT, model_arguments
+from cait.model import CaiT
 
 
 def variants_folder() -> pathlib.Path:
@@ -34,6 +35,17 @@ def variant_config(name: str) -> CfgNode:
     if name not in list_models():
         raise UsageError(f"no variant {name!r}; there are {', '.join(list_models())}")
     return make_config(read_yaml(variants_folder() / f"{name}.yaml"))
+
+
+def model_arguments(config) -> dict:
+    """The arguments of `CaiT` that a config holds: all but the image size are keys of MODEL."""
+    values = {"image_size": tuple(config.DATA.IMAGE_SIZE)}
+    return {name: values.get(name) or config.MODEL[name.upper()] for name in inspect.signature(CaiT).parameters}
+
+
+def build_model(config) -> CaiT:
+    """The CaiT that a config describes, with fresh weights."""
+    return CaiT(**model_arguments(config))
 
 
 def create_model(
