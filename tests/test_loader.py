@@ -1,5 +1,6 @@
 """Batches: order, workers, and images that cannot be read."""
 
+import multiprocessing
 import pathlib
 
 import numpy as np
@@ -155,6 +156,15 @@ def test_an_epoch_goes_on_where_it_was_broken_off(tmp_path, num_workers, num_rea
         assert np.array_equal(batch.images.numpy(), expected)
     loader.set_epoch(1)
     assert len(list(loader)) == 3 and loader.errors == []
+
+
+def test_leaving_an_epoch_ends_its_processes(tmp_path):
+    before = set(multiprocessing.active_children())
+    batches = iter(make_loader(tmp_path, num_workers=2))
+    next(batches)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    batches.close()
+    assert not set(multiprocessing.active_children()) - before
 
 
 def test_unreadable_batches_count_as_read(tmp_path):

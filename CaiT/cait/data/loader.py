@@ -122,10 +122,16 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.num_read, self.errors = self._start
-        for images, labels, indices, places, values, num_images, num_places, *errors in self._loader:
-            if errors and not self.skip_bad_images:
-                raise CaitError(errors[0])
-            self.num_read += 1
-            self.errors = self.errors + errors
-            if num_images:
-                yield Batch(images, labels, indices, Erased(places, values) if num_places else None)
+        batches = iter(self._loader)
+        try:
+            for images, labels, indices, places, values, num_images, num_places, *errors in batches:
+                if errors and not self.skip_bad_images:
+                    raise CaitError(errors[0])
+                self.num_read += 1
+                self.errors = self.errors + errors
+                if num_images:
+                    yield Batch(images, labels, indices, Erased(places, values) if num_places else None)
+        finally:
+            # Where the iteration is left before its end: Paddle's thread would keep the processes for ever.
+            if hasattr(batches, "_try_shutdown_all"):
+                batches._try_shutdown_all()
