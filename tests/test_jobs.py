@@ -41,7 +41,7 @@ def test_training_leaves_logs_numbers_and_checkpoints(tiny_config, tmp_path, hea
     stems = {
         f"{stem}.{end}" for stem in ("latest", "best_model", "epoch_2", "epoch_3") for end in ("pdparams", "pdstates")
     }
-    assert names == stems | {"log_train.txt", "metrics.jsonl", "config.yaml"}
+    assert names == stems | {"log_train.txt", "metrics.jsonl", "config.yaml", "learning_curves.png"}
     log = (run / "log_train.txt").read_text()
     number = r"\d+\.\d+"
     for line in (

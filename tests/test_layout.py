@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "config_kinds", "digest", "device", "guard", "ema"},
     {"files", "dist", "deploy"},
     {"config", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
-    {"convert", "download", "optim", "precision"},
+    {"convert", "download", "optim", "precision", "watch"},
     {
         "cli",
         "checkpoint",

@@ -136,6 +136,8 @@ KEYS = (
         "O1: half precision where Paddle lists it as safe; O2: wherever it is not listed as unsafe."),
     Key("AMP_EVAL", False, FLAG, "Evaluation and prediction in it too; the authors evaluate M48 in float32."),
     Key("SEED", 0, integer(0, 2**31 - 1), "Seed of every random choice."),
+    Key("VISUALDL", False, FLAG, "The numbers of every epoch also for VisualDL, in OUTPUT_DIR/visualdl."),
+    Key("PROFILE_STEPS", 0, integer(0), "Optimizer steps that are profiled at the start, into OUTPUT_DIR/profile."),
     Key("REPORT_FREQ", 100, integer(1), "Steps between two log lines."),
     Key("VALIDATE_FREQ", 1, integer(0), "Epochs between two validations; the last epoch always has one; 0: never."),
     Key("SAVE_FREQ", 10, integer(1), "Epochs between two kept checkpoints `epoch_N`; `latest` is saved every epoch."),

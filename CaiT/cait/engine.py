@@ -27,22 +27,24 @@ from cait.precision import Precision
 
 
 class TrainResult(NamedTuple):
-    """Of one epoch: mean loss, accuracy (0-1), seconds, optimizer steps, images a second."""
+    """Of one epoch: mean loss, accuracy (0-1), seconds, optimizer steps, images a second, last gradient norm."""
 
     loss: float
     acc1: float
     seconds: float
     num_steps: int
     images_per_second: float
+    grad_norm: float
 
 
 class EpochState(NamedTuple):
-    """Where an epoch was broken off: optimizer steps, batches read, sums over the images, images left out."""
+    """Where an epoch was broken off: optimizer steps, batches read, sums over images, images left out, last norm."""
 
     num_steps: int = 0
     num_read: int = 0
     sums: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
     errors: Sequence[str] = ()
+    grad_norm: float = 0.0
 
 
 class EvalResult(NamedTuple):
@@ -193,6 +195,7 @@ def train_one_epoch(
     num_steps = math.ceil(len(loader) / accum_iter)
     head = f"Epoch[{epoch:03d}/{num_epochs:03d}]"
     totals, clock, started, step = _Totals(start.sums), _StepClock(), time.perf_counter(), start.num_steps - 1
+    norm = start.grad_norm
     groups = progress(_groups(loader, accum_iter), log, num_steps, head, done=start.num_steps)
     for step, batches in enumerate(groups, start.num_steps):
         clock.data_ready()
@@ -222,12 +225,12 @@ def train_one_epoch(
                 f"loss: {loss_mean:.4f} {words}"
             )
         if save_steps and (step + 1) % save_steps == 0:
-            save(EpochState(step + 1, loader.num_read, totals.sums.tolist(), loader.errors))
+            save(EpochState(step + 1, loader.num_read, totals.sums.tolist(), loader.errors, float(norm)))
     if step < 0:
         raise CaitError(f"no image of epoch {epoch} could be read: {loader.errors[0]}")
     loss_mean, acc1, _, images = totals.read(over_processes=True)
     seconds = time.perf_counter() - started
-    return TrainResult(loss_mean, acc1, seconds, step + 1, (images - int(start.sums[3])) / seconds)
+    return TrainResult(loss_mean, acc1, seconds, step + 1, (images - int(start.sums[3])) / seconds, float(norm))
 
 
 def _clipped_norm(model: nn.Layer, grad_clip: float | None) -> paddle.Tensor:

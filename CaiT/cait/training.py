@@ -18,14 +18,15 @@ from cait.data.transforms import Normalize
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
 from cait.losses import distillation, label_smoothing_cross_entropy, soft_target_cross_entropy
-from cait.metrics import read_metrics, write_metrics
+from cait.metrics import plot_learning_curves, read_metrics, write_metrics
 from cait.model import CaiT
 from cait.optim import build_optimizer, freeze, learning_rate, scaled_learning_rate
 from cait.precision import Precision, build_precision
 from cait.start import open_job, output_folder, prepare_model
 from cait.teacher import build_teacher, with_teacher
+from cait.watch import StepProfiler, check_visualdl, layer_scale, write_scalars
 
-METRICS = "metrics.jsonl"
+METRICS, CURVES = "metrics.jsonl", "learning_curves.png"
 BEST, BEST_EMA = "best_model", "best_model_ema"
 
 
@@ -63,6 +64,8 @@ def train(config: CfgNode) -> None:
     """
     _check_is_free(config)
     _check_recipe(config)
+    if config.VISUALDL:
+        check_visualdl()
     loaders = build_loaders(config)
     precision, mix, criterion = build_precision(config), *_mix_and_criterion(config)
     model, normalize = prepare_model(config)
@@ -76,6 +79,13 @@ def train(config: CfgNode) -> None:
     precision.load(progress.pop("loss_scale", {}))
     run = _Run(model, optimizer, ema, precision, progress, rows, folder, log)
     base_lr = _log_head(config, run, loaders, origin)
+    profiler = StepProfiler(folder, config.PROFILE_STEPS)
+
+    def after_step() -> None:
+        if ema is not None:
+            ema.update()
+        profiler.step()
+
     for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
         rate = _epoch_learning_rate(config, epoch, base_lr)
         optimizer.set_lr(rate)
@@ -96,7 +106,7 @@ def train(config: CfgNode) -> None:
             report_freq=config.REPORT_FREQ,
             seed=config.SEED,
             mix=mix,
-            after_step=ema.update if ema is not None else lambda: None,
+            after_step=after_step,
             start=start,
             save_steps=config.SAVE_STEPS,
             save=_saver_in_epoch(run, _plan(config, loaders)),
@@ -110,7 +120,17 @@ def train(config: CfgNode) -> None:
         progress |= {"epoch": epoch, "step": progress["step"] + result.num_steps}
         row = {"epoch": epoch, "step": progress["step"], "lr": rate, "train_loss": result.loss}
         row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
+        row |= {"grad_norm": result.grad_norm, **layer_scale(model)}
         _validate_and_save(config, run, loaders, normalize, row, head)
+    profiler.stop()
+    _draw(run)
+
+
+def _draw(run: _Run) -> None:
+    try:
+        plot_learning_curves(run.rows, run.folder / CURVES, run.folder.name)
+    except CaitError as error:  # the picture is an extra
+        run.log.info("no %s: %s", CURVES, error)
 
 
 def _validate_and_save(
@@ -134,6 +154,8 @@ def _validate_and_save(
     run.rows.append(row)
     write_metrics(run.folder / METRICS, run.rows)  # before the checkpoint: resuming drops rows, but makes none up
     run.save(names, ema_names)
+    if config.VISUALDL:
+        write_scalars(run.folder / "visualdl", row)
     run.log.info("saved %s in %s", ", ".join(names + ema_names), run.folder)
 
 
