@@ -1,0 +1,122 @@
+"""Every recipe as it is, but for the size of model, images, batch and run, on digits laid out as ImageNet."""
+
+import pytest
+
+from cait import jobs, training
+from cait.align_golden import load_golden_weights
+from cait.checkpoint import save_weights
+from cait.cli import parse_command
+from cait.config import make_config, read_yaml
+from cait.data.lite import write_lite
+from cait.deploy.export import build_description, export
+from cait.zoo import build_model
+from conftest import ROOT
+from test_jobs import rows_of
+
+SMALL = {
+    "MODEL.EMBED_DIM": 96,
+    "MODEL.DEPTH": 2,
+    "MODEL.NUM_HEADS": 2,
+    "MODEL.PATCH_SIZE": 8,
+    "DATA.IMAGE_SIZE": 32,
+    "DATA.BATCH_SIZE": 128,
+}
+STEPS = 10  # at the start and at the end, whose mean losses are compared
+FROM_SCRATCH = ["pretrain_imagenet", "pretrain_xxs36_224", "pretrain_s24_224", "distil_imagenet"]
+FINE_TUNING = ["finetune_384", "finetune_m48_448"]
+
+
+def command(recipe, data, folder, **keys):
+    words = [f"-cfg={ROOT / 'configs' / recipe}.yaml", f"-data_path={data}", f"-output_dir={folder}", "-o"]
+    return parse_command(words + [f"{name}={value}" for name, value in (SMALL | keys).items()])
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """512 training images: four batches, which make one step of an epoch."""
+    folder = tmp_path_factory.mktemp("lite")
+    write_lite(folder / "LSVRC2012", folder / "none", 512, 10, whole_train=False, whole_infer=False)
+    return folder / "LSVRC2012"
+
+
+@pytest.fixture(scope="session")
+def teacher(data, tmp_path_factory):
+    """A bundle that takes the student's images; what it knows does not matter here."""
+    folder = tmp_path_factory.mktemp("teacher")
+    config = command("pretrain_imagenet", data, folder / "run")
+    model = build_model(config)
+    save_weights(model, folder / "weights.pdparams")
+    names = [str(index) for index in range(1000)]
+    export(model, build_description(config, names, folder / "weights.pdparams"), folder / "bundle")
+    return folder / "bundle"
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """The loss of every batch."""
+    found, real = [], training._mix_and_criterion
+
+    def spied(config):
+        mix, criterion = real(config)
+
+        def recording(logits, targets):
+            loss = criterion(logits, targets)
+            found.append(float(loss))
+            return loss
+
+        return mix, recording
+
+    monkeypatch.setattr(training, "_mix_and_criterion", spied)
+    return found
+
+
+def run(config, losses):
+    """Mean loss of the first and of the last steps."""
+    jobs.run(config)
+    batches = STEPS * min(config.TRAIN.ACCUM_ITER, len(losses) // config.TRAIN.NUM_EPOCHS)
+    assert len(losses) >= 2 * batches
+    return sum(losses[:batches]) / batches, sum(losses[-batches:]) / batches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", FROM_SCRATCH)
+def test_a_recipe_from_scratch_learns(recipe, data, teacher, tmp_path, losses):
+    keys = {"DISTILL.TEACHER": teacher} if recipe == "distil_imagenet" else {}
+    first, last = run(command(recipe, data, tmp_path / "run", **{"TRAIN.NUM_EPOCHS": 60}, **keys), losses)
+    assert last <= 0.8 * first, (first, last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", FINE_TUNING)
+def test_a_recipe_for_published_weights_keeps_them(recipe, data, teacher, tmp_path, losses):
+    """At 5e-6 a short run moves next to nothing: the loss must not rise, and every part must run."""
+    config = command("pretrain_imagenet", data, tmp_path / "start")
+    save_weights(build_model(config), tmp_path / "start.pdparams")
+    keys = {"TRAIN.NUM_EPOCHS": 20, "MODEL.PRETRAINED": tmp_path / "start.pdparams"}
+    keys |= {"DISTILL.TEACHER": teacher} if "m48" in recipe else {}
+    first, last = run(command(recipe, data, tmp_path / "run", **keys), losses)
+    assert last <= 1.02 * first, (first, last)
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_own_images_learns(all_digits, data, tmp_path, losses):
+    """From weights whose LayerScale is that of a trained model, not of a fresh one."""
+    config = command("pretrain_imagenet", data, tmp_path / "start")
+    save_weights(load_golden_weights(build_model(config)), tmp_path / "start.pdparams")
+    keys = {"DATA.BATCH_SIZE": 16, "MODEL.PRETRAINED": tmp_path / "start.pdparams", "MODEL.NUM_CLASSES": 10}
+    first, last = run(command("finetune_own", all_digits, tmp_path / "run", **keys), losses)
+    assert last <= 0.8 * first, (first, last)
+
+
+@pytest.mark.slow
+def test_fine_tuning_as_the_seed_does_keeps_a_trained_model(all_digits, tmp_path):
+    """A command that names a model and its weights, and no recipe: the defaults, flips and hard crops included."""
+    demo = ROOT / "configs" / "demo_digits.yaml"
+    words = [f"-cfg={demo}", f"-data_path={all_digits}", "-epochs=15", f"-output_dir={tmp_path / 'run'}"]
+    jobs.run(parse_command(words))
+    values = {name: value for name, value in read_yaml(demo).items() if name.startswith(("MODEL.", "DATA."))}
+    values |= {"MODEL.PRETRAINED": str(tmp_path / "run" / "latest"), "DATA.DATA_PATH": str(all_digits)}
+    values |= {"DATA.BATCH_SIZE": 256, "TRAIN.NUM_EPOCHS": 1, "OUTPUT_DIR": str(tmp_path / "tuned")}
+    jobs.run(make_config(values))
+    before, after = (rows_of(tmp_path / folder)[-1]["val_acc1"] for folder in ("run", "tuned"))
+    assert before > 0.9 and after >= before - 0.005, (before, after)
