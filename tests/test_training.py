@@ -73,6 +73,28 @@ def test_frozen_layers_stay_bit_for_bit(tiny_config, tmp_path):
     assert_same_weights(tmp_path / "tuned" / "latest.pdparams", tmp_path / "resumed" / "latest.pdparams")
 
 
+@pytest.mark.parametrize(
+    "base, key, value",
+    [
+        ({"AUG__RANDOM_ERASING": 1.0}, "AUG__ERASING_MODE", "const"),
+        ({"AUG__RANDOM_ERASING": 1.0}, "AUG__ERASING_COUNT", 3),
+        ({"AUG__MIXUP": 0.8}, "AUG__MIX_PROB", 0.3),
+        ({"AUG__MIXUP": 0.8, "AUG__CUTMIX": 1.0}, "AUG__SWITCH_PROB", 1.0),
+        ({"AUG__MIXUP": 0.8}, "TRAIN__SMOOTHING", 0.1),
+        ({"DISTILL__TYPE": "soft"}, "DISTILL__TAU", 4.0),
+        ({"DISTILL__TYPE": "hard"}, "DISTILL__ALPHA", 0.9),
+    ],
+)
+def test_every_setting_of_a_part_takes_effect(tiny_config, tiny_bundle, tmp_path, base, key, value):
+    if "DISTILL__TYPE" in base:
+        base = base | {"DISTILL__TEACHER": str(tiny_bundle)}
+    for folder, keys in (("plain", base), ("changed", base | {key: value})):
+        keys = {"TRAIN__NUM_EPOCHS": 1, "VALIDATE_FREQ": 0, "OUTPUT_DIR": str(tmp_path / folder)} | keys
+        jobs.run(tiny_config(**keys))
+    plain, changed = (rows_of(tmp_path / folder)[0]["train_loss"] for folder in ("plain", "changed"))
+    assert plain != changed
+
+
 @pytest.mark.parametrize("kind, alpha", [("hard", 0.5), ("soft", 0.5), ("hard", 0.0)])
 def test_distillation_reaches_the_loss(tiny_config, tiny_bundle, tmp_path, kind, alpha):
     distill = {"DISTILL__TYPE": kind, "DISTILL__ALPHA": alpha, "DISTILL__TEACHER": str(tiny_bundle)}
