@@ -82,6 +82,10 @@ def test_an_export_replaces_an_earlier_bundle_and_nothing_else(tiny_weights, own
         (lambda folder: (folder / "inference.yaml").unlink(), "inference.yaml: missing"),
         (lambda folder: (folder / "inference.yaml").write_text("variant: x"), "not the description of a bundle"),
         (lambda folder: (folder / "inference.yaml").write_text("a: ["), "not the description of a bundle"),
+        (lambda folder: edit(folder, files=None), "not the description of a bundle"),
+        (lambda folder: edit(folder, image_size="16"), "not the description of a bundle"),
+        (lambda folder: edit(folder, files={}), "`files` must name one program and inference.pdiparams"),
+        (lambda folder: edit(folder, format=1), "format 1, and this version reads 2"),
         (lambda folder: find_program(folder).unlink(), "missing; the bundle is not whole"),
         (lambda folder: (folder / "inference.pdiparams").unlink(), "missing; the bundle is not whole"),
         (lambda folder: flip(folder / "inference.pdiparams"), "its checksum differs"),
@@ -91,6 +95,18 @@ def test_a_damaged_bundle_is_an_error(own_bundle, damage, words):
     damage(own_bundle)
     with pytest.raises(CaitError, match=words):
         Predictor(own_bundle, Engine())
+
+
+def edit(folder, **values):
+    path = folder / "inference.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values))
+
+
+def test_a_program_of_another_format_in_the_folder_is_not_run(own_bundle):
+    name = read_description(own_bundle).program
+    other = "inference.pdmodel" if name.endswith(".json") else "inference.json"
+    (own_bundle / other).write_text("left by another export")
+    Predictor(own_bundle, Engine())
 
 
 def flip(path):

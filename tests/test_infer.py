@@ -1,5 +1,6 @@
 """Images on disk to classes: `infer.py` and what is below it."""
 
+import contextlib
 import csv
 import json
 import os
@@ -9,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cait.deploy import autolog
 from cait.deploy.autolog import Stopwatch
@@ -77,6 +78,27 @@ def test_exif_orientation_is_applied_unless_told_otherwise(tiny_bundle, tmp_path
     assert not np.array_equal(turned, plain)
     unmarked = save(tmp_path / "plain.png")
     assert np.array_equal(Reader(description, True)(unmarked), plain)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow says that the block is damaged
+def test_a_damaged_exif_block_does_not_cost_the_image(tiny_bundle, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    path = save(tmp_path / "image.jpg", exif=exif)
+    content = bytearray((tmp_path / "image.jpg").read_bytes())
+    read = Reader(read_description(tiny_bundle), True)
+    start = content.index(b"Exif")
+    length = int.from_bytes(content[start - 2 : start], "big") - 2  # of the block, as it says itself
+    failed = 0
+    for place in range(start, start + length):  # one byte at a time
+        (tmp_path / "damaged.jpg").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with Image.open(tmp_path / "damaged.jpg") as image, contextlib.suppress(OSError):
+            try:
+                ImageOps.exif_transpose(image)
+            except Exception:
+                failed += 1
+        assert read(str(tmp_path / "damaged.jpg")).shape == read(path).shape
+    assert failed  # else this shows nothing
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(tiny_bundle, tmp_path):
@@ -348,5 +370,9 @@ esac
     calls = len((tmp_path / "calls").read_text().split())
     assert gpu.memory_mb == 100 * calls and gpu.utilization == pytest.approx(10 * (calls + 1) / 2)
     assert autolog.ask_nvidia("driver_version") == "535.1"
+    monkeypatch.setattr(autolog, "ask_nvidia", lambda fields: "1000, [N/A]")
+    with autolog.GpuSampler(True) as gpu:
+        time.sleep(0.05)
+    assert gpu.memory_mb is None and gpu.utilization is None
     with autolog.GpuSampler(False) as gpu:
         assert gpu.memory_mb is None and gpu.utilization is None

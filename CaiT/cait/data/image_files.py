@@ -10,6 +10,16 @@ from cait.errors import CaitError
 
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # all that Pillow raises
 IMAGE_MODES = {1: "L", 3: "RGB"}  # by number of channels
+ORIENTATION = 0x0112  # EXIF tag
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff")
 
 
@@ -30,6 +40,18 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
     elif image.mode in ("I", "F"):
         raise ValueError("its pixels have 32 bits; save it with 8 or 16")
     return image.convert(mode)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; as it lies where that is missing or the EXIF block is damaged.
+
+    Pillow's `exif_transpose` writes the block anew, and breaks off where another tag of it is damaged.
+    """
+    try:
+        turn = ORIENTATIONS.get(image.getexif().get(ORIENTATION))
+    except Exception:  # of a damaged block Pillow raises almost anything; its picture is good all the same
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def image_files(folder: pathlib.Path) -> list[str]:

@@ -63,8 +63,9 @@ class GpuSampler:
     def _sample(self) -> None:
         while not self._done.is_set():
             line = ask_nvidia("memory.used,utilization.gpu")
-            if line is not None:
-                self._samples.append([float(word) for word in line.split(",")])
+            words = (line or "").replace(",", " ").split()
+            if len(words) == 2 and all(word.replace(".", "").isdecimal() for word in words):  # not "[N/A]"
+                self._samples.append([float(word) for word in words])
             self._done.wait(GPU_SAMPLE_SECONDS)
 
     def __enter__(self) -> "GpuSampler":

@@ -8,6 +8,7 @@ labels, where the weights come from, and a self-test: a fixed input and its logi
 import dataclasses
 import os
 import pathlib
+import typing
 
 import numpy as np
 import yaml
@@ -66,6 +67,25 @@ class Description:
     self_test_logits: list[float]
     format: int = FORMAT
 
+    def __post_init__(self):
+        """Raises ValueError for what cannot be a description; a file may hold anything."""
+        for field in dataclasses.fields(self):
+            kind, value = typing.get_origin(field.type) or field.type, getattr(self, field.name)
+            if not isinstance(value, (int, float) if kind is float else kind):
+                raise ValueError(f"{field.name} is {value!r}")
+
+    @property
+    def program(self) -> str:
+        """The name of the program's file.
+
+        Raises:
+            CaitError: the files are not one program and its parameters.
+        """
+        programs = [name for name in PROGRAMS if name in self.files]
+        if len(programs) != 1 or PARAMETERS not in self.files:
+            raise CaitError(f"{DESCRIPTION}: `files` must name one program and {PARAMETERS}; export the model anew")
+        return programs[0]
+
     def self_test_input(self) -> np.ndarray:
         """Normalised image [1, channels, height, width], float32."""
         rng = np.random.default_rng(self.self_test_seed)
@@ -108,9 +128,8 @@ def read_description(folder: str | os.PathLike) -> Description:
         raise CaitError(f"{path}: not the description of a bundle ({error})") from error
     if description is None:
         raise CaitError(f"{path}: format {version}, and this version reads {FORMAT}; export the model anew")
-    for name in description.files:
-        if name != ONNX:
-            verify(folder, description, name)
+    for name in (description.program, PARAMETERS):
+        verify(folder, description, name)
     return description
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable
+from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable, upright
 from cait.data.transforms import EvalTransform, normalisation
 from cait.deploy.autolog import Stopwatch
 from cait.deploy.bundle import Description
@@ -76,7 +76,7 @@ class Reader:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise CaitError(f"{path}: {image.width}x{image.height} pixels, more than the {MAX_PIXELS} allowed")
-                turned = ImageOps.exif_transpose(image) if self.apply_exif else image
+                turned = upright(image) if self.apply_exif else image
                 pixels = self.transform(in_mode(turned, self.mode))
         except CaitError:
             raise

@@ -6,7 +6,7 @@ import pathlib
 
 from paddle import inference
 
-from cait.deploy.bundle import PARAMETERS, STEM, Description, find_program
+from cait.deploy.bundle import PARAMETERS, STEM, Description
 from cait.device import has_gpu
 
 GPU_MEMORY_MB = 256  # reserved at first; it grows
@@ -71,7 +71,7 @@ def paddle_config(
         description: of the bundle.
         scratch: folder that may be emptied once the predictor is made.
     """
-    program, parameters = find_program(folder), folder / PARAMETERS
+    program, parameters = folder / description.program, folder / PARAMETERS
     if engine.tensorrt and program.suffix == ".json":
         program, parameters = _through_tensorrt(folder, engine, description, scratch)
     config = inference.Config(str(program), str(parameters))
