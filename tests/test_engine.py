@@ -224,6 +224,15 @@ def test_gradients_that_are_not_finite_stop(make_loader):
     assert all(np.array_equal(left, right) for left, right in zip(before, weights_of(model)))
 
 
+def test_clipping_does_not_hide_where_a_gradient_went_wrong(make_loader, monkeypatch):
+    """Clipping by a norm that is not a number makes all gradients so."""
+    model = small_model()
+    name, parameter = list(model.named_parameters())[4]
+    parameter.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(CaitError, match=f"the first gradient that is not is that of {name}"):
+        train(model, make_loader(4), grad_clip=1.0)
+
+
 def test_every_batch_is_mixed_by_its_own_draw(make_loader):
     """From (seed, epoch, number of the batch), and from nothing else."""
 

@@ -10,9 +10,9 @@ PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
     {"errors", "config_kinds", "digest", "device", "guard", "ema"},
-    {"files", "dist", "deploy"},
+    {"files", "dist", "deploy", "precision"},
     {"config", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
-    {"convert", "download", "optim", "precision", "watch"},
+    {"convert", "download", "optim", "watch"},
     {
         "cli",
         "checkpoint",

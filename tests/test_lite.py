@@ -147,3 +147,13 @@ def test_the_command(tiny_yaml, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "the whole set to infer on is not here: there is no ImageNet in" in result.stdout
     assert "RANDOM weights" in result.stdout and (folder / "weights" / "tiny.pdparams").is_file()
+
+
+@pytest.mark.parametrize("line", ["/etc/hostname 3", "../elsewhere/image.JPEG 3"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_paths_outside_imagenet_are_refused(imagenet, tmp_path, line, whole):
+    for split in ("train", "val"):
+        (imagenet / f"{split}_list.txt").write_text(f"{line}\n" * 3)
+    with pytest.raises(CaitError, match="train_list.txt: .* a sample can be taken of paths below"):
+        write_lite(tmp_path / "lite", imagenet, 2, 2, whole_train=whole, whole_infer=False)
+    assert not (tmp_path / "lite").exists() and not (tmp_path / "elsewhere").exists()

@@ -22,7 +22,7 @@ SMALL = {
     "DATA.BATCH_SIZE": 128,
 }
 STEPS = 10  # at the start and at the end, whose mean losses are compared
-FROM_SCRATCH = ["pretrain_imagenet", "pretrain_xxs36_224", "pretrain_s24_224", "distil_imagenet"]
+FROM_SCRATCH = ["pretrain_imagenet", "pretrain_xxs36_224", "pretrain_s24_224", "pretrain_m48_224", "distil_imagenet"]
 FINE_TUNING = ["finetune_384", "finetune_m48_448"]
 
 

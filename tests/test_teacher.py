@@ -68,6 +68,14 @@ def test_a_model_of_paddle_vision_teaches(tiny_config, tmp_path):
         np.testing.assert_array_equal(teacher(images).numpy(), logits_of(model, images))
     with pytest.raises(UsageError, match="mobilenet_v3_small needs its weights: DISTILL.WEIGHTS"):
         build_teacher(tiny_config(DISTILL__TYPE="hard", **keys))
+    for content in ({"model": {"a": 1}, "epoch": 3}, {"a": paddle.ones([2], "int64")}):
+        paddle.save(content, str(tmp_path / "other.pdparams"))
+        with pytest.raises(CaitError, match="other.pdparams"):
+            build_teacher(tiny_config(DISTILL__TYPE="hard", **keys, DISTILL__WEIGHTS=str(tmp_path / "other")))
+    with pytest.raises(CaitError, match="no such checkpoint"):
+        build_teacher(tiny_config(DISTILL__TYPE="hard", **keys, DISTILL__WEIGHTS="nowhere"))
+    with pytest.raises(UsageError, match="DISTILL.WEIGHTS goes with a teacher of paddle.vision"):
+        tiny_config(DISTILL__TYPE="hard", DISTILL__TEACHER="a/bundle", DISTILL__WEIGHTS=str(weights))
     with pytest.raises(CaitError, match="weights.pdparams: not the weights of mobilenet_v3_small with 7 classes"):
         build_teacher(tiny_config(DISTILL__TYPE="hard", **keys, DISTILL__WEIGHTS=str(weights), MODEL__NUM_CLASSES=7))
 

@@ -7,9 +7,14 @@ logits = model(images)      # [B, 3, 224, 224] normalised -> [B, 1000]
 """
 
 import importlib
+import os
 import zlib  # noqa: F401  (before Paddle: 2.6 exports its own zlib's symbols, and a zlib module loaded later crashes)
 
 __version__ = "0.1.0"
+
+# Before Paddle: NVIDIA's libraries would round float32 products to 10 bits (TF32, PaddlePaddle 2.6's default), which no
+# comparison of this project allows. NVIDIA_TF32_OVERRIDE=1 in the environment lets them.
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
 _HOMES = {"CaiT": "cait.model", "create_model": "cait.zoo", "list_models": "cait.zoo"}
 __all__ = [*_HOMES, "__version__"]

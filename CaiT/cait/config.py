@@ -133,7 +133,7 @@ KEYS = (
     Key("AMP", False, FLAG, "Training in mixed precision, on a GPU."),
     Key("AMP_DTYPE", "float16", choice("float16", "bfloat16"), "The half precision of it; float16 scales the loss."),
     Key("AMP_LEVEL", "O1", choice("O1", "O2"),
-        "O1: half precision where Paddle lists it as safe; O2: wherever it is not listed as unsafe."),
+        "O1: half precision where Paddle lists it as safe; O2: wherever it is not listed as unsafe, but for norms."),
     Key("AMP_EVAL", False, FLAG, "Evaluation and prediction in it too; the authors evaluate M48 in float32."),
     Key("SEED", 0, integer(0, 2**31 - 1), "Seed of every random choice."),
     Key("VISUALDL", False, FLAG, "The numbers of every epoch also for VisualDL, in OUTPUT_DIR/visualdl."),
@@ -266,6 +266,8 @@ def _check_together(config: CfgNode) -> None:
         raise UsageError("-last_epoch counts the epochs of a resumed run and needs -resume=CHECKPOINT")
     if (config.DISTILL.TYPE != "none") != bool(config.DISTILL.TEACHER):
         raise UsageError("DISTILL.TYPE (hard or soft) and DISTILL.TEACHER need each other")
+    if config.DISTILL.WEIGHTS and ("/" in config.DISTILL.TEACHER or "." in config.DISTILL.TEACHER):
+        raise UsageError("DISTILL.WEIGHTS goes with a teacher of paddle.vision; a program or ONNX file has its own")
     if config.PREDICT.IMAGE and not config.PRED:
         raise UsageError("PREDICT.IMAGE needs -pred")
 

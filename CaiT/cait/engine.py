@@ -195,7 +195,7 @@ def train_one_epoch(
     num_steps = math.ceil(len(loader) / accum_iter)
     head = f"Epoch[{epoch:03d}/{num_epochs:03d}]"
     totals, clock, started, step = _Totals(start.sums), _StepClock(), time.perf_counter(), start.num_steps - 1
-    norm = start.grad_norm
+    grad_norm = start.grad_norm
     groups = progress(_groups(loader, accum_iter), log, num_steps, head, done=start.num_steps)
     for step, batches in enumerate(groups, start.num_steps):
         clock.data_ready()
@@ -205,16 +205,21 @@ def train_one_epoch(
             loss, logits = forward(batch, number)
             precision.backward(loss * (batch.labels.shape[0] / images_in_step))
             totals.add(loss, logits, batch.labels)
-            losses.append(loss.detach())
+            losses.append(loss.detach().astype("float64"))
         precision.unscale(optimizer)
-        norm = _clipped_norm(model, grad_clip)
-        wrong = _not_finite(losses, norm if not precision.may_overflow else paddle.zeros([]))
-        if wrong:
+        *values, norm = paddle.stack([*losses, gradient_norm(model.parameters()).astype("float64")]).tolist()
+        wrong = _not_finite(values, norm)
+        overflows = not math.isfinite(norm) and precision.may_overflow
+        if wrong and not (overflows and all(map(math.isfinite, values))):
             where = f"epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}"
             raise CaitError(f"{wrong} at {where}; {explain(model, functools.partial(forward_again, step, batches))}")
+        if grad_clip is not None and not overflows:
+            clip_grad_norm_(model.parameters(), grad_clip)
         precision.step(optimizer)
         optimizer.clear_grad()
-        after_step()
+        if not overflows:
+            grad_norm = norm
+            after_step()
         clock.step_done(images_in_step)
         if step % report_freq == 0 or step == num_steps - 1:
             loss_mean, acc1, _, _ = totals.read()
@@ -225,28 +230,20 @@ def train_one_epoch(
                 f"loss: {loss_mean:.4f} {words}"
             )
         if save_steps and (step + 1) % save_steps == 0:
-            save(EpochState(step + 1, loader.num_read, totals.sums.tolist(), loader.errors, float(norm)))
+            save(EpochState(step + 1, loader.num_read, totals.sums.tolist(), loader.errors, grad_norm))
     if step < 0:
         raise CaitError(f"no image of epoch {epoch} could be read: {loader.errors[0]}")
     loss_mean, acc1, _, images = totals.read(over_processes=True)
     seconds = time.perf_counter() - started
-    return TrainResult(loss_mean, acc1, seconds, step + 1, (images - int(start.sums[3])) / seconds, float(norm))
+    return TrainResult(loss_mean, acc1, seconds, step + 1, (images - int(start.sums[3])) / seconds, grad_norm)
 
 
-def _clipped_norm(model: nn.Layer, grad_clip: float | None) -> paddle.Tensor:
-    """Global norm [] of the gradients, which are cut to `grad_clip` where it is larger."""
-    if grad_clip is None:
-        return gradient_norm(model.parameters())
-    return clip_grad_norm_(model.parameters(), grad_clip)
-
-
-def _not_finite(losses: list[paddle.Tensor], norm: paddle.Tensor) -> str:
-    """What of a step is not finite, in words; empty if all is. The one read from the device in a step."""
-    *values, norm_value = paddle.stack([value.astype("float64") for value in (*losses, norm)]).tolist()
-    for value in values:
+def _not_finite(losses: Sequence[float], norm: float) -> str:
+    """What of a step is not finite, in words; empty if all is."""
+    for value in losses:
         if not math.isfinite(value):
             return f"the loss is {value}"
-    return "" if math.isfinite(norm_value) else f"the norm of the gradients is {norm_value}"
+    return "" if math.isfinite(norm) else f"the norm of the gradients is {norm}"
 
 
 @paddle.no_grad()

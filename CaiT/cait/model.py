@@ -14,12 +14,9 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional as F
 
+from cait.precision import float32
+
 LAYER_NORM_EPSILON = 1e-6
-
-
-def float32(x):
-    """The tensor, in float32 where it was in half precision."""
-    return x.astype("float32") if x.dtype in (paddle.float16, paddle.bfloat16) else x
 
 
 def add_branch(x, gamma, branch, drop_path=lambda x: x):
@@ -86,7 +83,8 @@ class TalkingHeadsAttention(nn.Layer):
         q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
         if self.training and self.query_chunk:
             parts = (q[:, :, start : start + self.query_chunk] for start in range(0, tokens, self.query_chunk))
-            out = paddle.concat([recompute(self._attend, part, k, v) for part in parts], axis=2)
+            run = recompute if not q.stop_gradient else lambda attend, *arguments: attend(*arguments)
+            out = paddle.concat([run(self._attend, part, k, v) for part in parts], axis=2)
         else:
             out = self._attend(q, k, v, maps)
         return self.proj_drop(self.proj(out.transpose([0, 2, 1, 3]).reshape([batch, tokens, dim])))
@@ -301,10 +299,13 @@ class CaiT(nn.Layer):
         """Class token [B, 1, D] and patches [B, N, D] before the last norm."""
         if tuple(images.shape[-2:]) != self.image_size and min(images.shape[-2:]) > 0:  # -1: a dynamic export
             raise ValueError(f"images of {images.shape[-2:]} pixels given to a model of {list(self.image_size)}")
-        x = self.pos_drop(float32(self.patch_embed(images)) + self.pos_embed)
+        patches = self.patch_embed(images)
+        with paddle.amp.auto_cast(enable=False):
+            x = self.pos_drop(float32(patches) + self.pos_embed)
+            cls_token = self.cls_token.expand([x.shape[0], 1, x.shape[2]])
         for index, block in enumerate(self.blocks):
-            x = recompute(block, x) if self.recompute and self.training else block(x, maps.get(f"blocks.{index}"))
-        cls_token = self.cls_token.expand([x.shape[0], 1, x.shape[2]])
+            saves = self.recompute and self.training and not x.stop_gradient  # not below frozen blocks
+            x = recompute(block, x) if saves else block(x, maps.get(f"blocks.{index}"))
         for index, block in enumerate(self.blocks_token_only):
             cls_token = block(cls_token, x, maps.get(f"blocks_token_only.{index}"))
         return cls_token, x

@@ -127,11 +127,13 @@ def optimizer_state(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> d
 
 
 def load_optimizer_state(optimizer: paddle.optimizer.Optimizer, model: nn.Layer, state: dict) -> None:
-    """Puts back what `optimizer_state` gave.
+    """Puts back what `optimizer_state` gave; nothing, if no step had been made.
 
     Raises:
         CaitError: the state is of another model, or of the same with other parameters frozen.
     """
+    if not state:
+        return
     automatic = {name: parameter.name for name, parameter in model.named_parameters() if not parameter.stop_gradient}
     unknown = {key.split("/")[0] for key in state} ^ set(automatic)
     if unknown:

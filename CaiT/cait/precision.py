@@ -14,6 +14,11 @@ from cait.errors import UsageError
 INITIAL_LOSS_SCALE = 2.0**16
 
 
+def float32(x: paddle.Tensor) -> paddle.Tensor:
+    """The tensor, in float32 where it was in half precision."""
+    return x.astype("float32") if x.dtype in (paddle.float16, paddle.bfloat16) else x
+
+
 class Precision:
     """How a step computes: `with autocast()`, `backward(loss)`, `unscale(optimizer)`, `step(optimizer)`.
 
@@ -22,12 +27,14 @@ class Precision:
 
     Args:
         dtype: "float32", "float16" or "bfloat16".
-        level: "O1": the operations that Paddle lists as safe; "O2": all but those that it lists as unsafe.
+        level: "O1": the operations that Paddle lists as safe; "O2": all but norms and those that it lists as unsafe.
     """
 
     def __init__(self, dtype: str = "float32", level: str = "O1"):
         self.is_mixed = dtype != "float32"
         self._options = {"dtype": dtype, "level": level} if self.is_mixed else {}
+        if self.is_mixed and level == "O2":  # with float32 weights, Paddle would otherwise stay in float32
+            self._options |= {"use_promote": False, "custom_black_list": {"layer_norm"}}
         self.scaler = paddle.amp.GradScaler(enable=dtype == "float16", init_loss_scaling=INITIAL_LOSS_SCALE)
 
     def autocast(self):
@@ -49,7 +56,7 @@ class Precision:
         self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        """Moves the weights, unless gradients overflowed."""
+        """Moves the weights, unless the gradients are not finite and were scaled."""
         self.scaler.step(optimizer)
         self.scaler.update()
 

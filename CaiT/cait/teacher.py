@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.checkpoint import load_tensors
+from cait.checkpoint import find_weights, read_weights
 from cait.deploy.bundle import DESCRIPTION, PROGRAMS, STEM, read_description
 from cait.deploy.onnx_file import check_tools
 from cait.errors import CaitError, UsageError
@@ -106,7 +106,7 @@ def _vision_model(name: str, weights: str, num_classes: int) -> Teacher:
     if not weights:
         raise UsageError(f"DISTILL.TEACHER {name} needs its weights: DISTILL.WEIGHTS=FILE.pdparams")
     layer = getattr(paddle.vision.models, name)(num_classes=num_classes)
-    tensors = load_tensors(weights)
+    tensors = read_weights(find_weights(weights))
     wanted = {key: list(value.shape) for key, value in layer.state_dict().items()}
     found = {key: list(value.shape) for key, value in tensors.items()}
     if wanted != found:

@@ -144,19 +144,23 @@ def _validate_and_save(
         try:
             row |= _validate(run, loaders, normalize, head, **options)
         except CaitError:  # an image that cannot be read shall not cost the epoch
-            run.save(names)
+            _keep(run, row, names)
             raise
         names += [BEST] if run.progress["best_epoch"] == epoch else []
         ema_names += [BEST_EMA] if run.ema is not None and run.progress["best_ema_epoch"] == epoch else []
     if _is_due(epoch, config.SAVE_FREQ, last):
         names.append(f"epoch_{epoch}")
         ema_names += [f"epoch_{epoch}_ema"] if run.ema is not None else []
-    run.rows.append(row)
-    write_metrics(run.folder / METRICS, run.rows)  # before the checkpoint: resuming drops rows, but makes none up
-    run.save(names, ema_names)
+    _keep(run, row, names, ema_names)
     if config.VISUALDL:
         write_scalars(run.folder / "visualdl", row)
     run.log.info("saved %s in %s", ", ".join(names + ema_names), run.folder)
+
+
+def _keep(run: _Run, row: dict[str, Any], names: list[str], ema_names: Sequence[str] = ()) -> None:
+    run.rows.append(row)
+    write_metrics(run.folder / METRICS, run.rows)  # before the checkpoint: resuming drops rows, but makes none up
+    run.save(names, ema_names)
 
 
 def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> float:

@@ -133,7 +133,13 @@ def _lists_of(imagenet: pathlib.Path, folder: pathlib.Path) -> dict[str, list[st
     if not all(path.is_file() for path in paths.values()):
         write_lists(imagenet, folder, seed=0, force=True)
         paths = {split: folder / path.name for split, path in paths.items()}
-    return {split: _lines(path) for split, path in paths.items()}
+    lists = {split: _lines(path) for split, path in paths.items()}
+    for split, lines in lists.items():
+        for line in lines:
+            parts = pathlib.PurePosixPath(line).parts
+            if parts[0] == "/" or ".." in parts:
+                raise CaitError(f"{paths[split]}: {line}: a sample can be taken of paths below {imagenet} only")
+    return lists
 
 
 def _link_all(folder: pathlib.Path, imagenet: pathlib.Path) -> None:
