@@ -91,7 +91,7 @@ def test_a_damaged_exif_block_does_not_cost_the_image(tiny_bundle, tmp_path):
     length = int.from_bytes(content[start - 2 : start], "big") - 2  # of the block, as it says itself
     failed = 0
     for place in range(start, start + length):  # one byte at a time
-        (tmp_path / "damaged.jpg").write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        (tmp_path / "damaged.jpg").write_bytes(content[:place] + b"\x01" + content[place + 1 :])
         with Image.open(tmp_path / "damaged.jpg") as image, contextlib.suppress(OSError):
             try:
                 ImageOps.exif_transpose(image)
