@@ -120,6 +120,11 @@ class ImageLoader:
     def __len__(self) -> int:
         return len(self._sampler)
 
+    @property
+    def most_batches(self) -> int:
+        """Batches of an epoch in the process that has most of them."""
+        return self._sampler.most_batches
+
     def __iter__(self) -> Iterator[Batch]:
         self.num_read, self.errors = self._start
         batches = iter(self._loader)

@@ -29,10 +29,8 @@ class EpochBatchSampler(paddle.io.BatchSampler):
     nothing of a small data set; here it is the number of images itself.
 
     The samples are dealt to the processes in turn: in every step all processes together have the samples of one
-    process with the whole batch, and the repeats of an image fall to different ones. In training (`shuffle`) each
-    process gets equally many, for which the first samples come again at the end; otherwise every sample comes once.
-
-    The last batch may be smaller.
+    process with the whole batch, and the repeats of an image fall to different ones. No sample comes again to make
+    their numbers equal: the last batch may be smaller, and a process may have a batch less than the first one.
 
     Args:
         num_samples: size of the data set.
@@ -70,22 +68,24 @@ class EpochBatchSampler(paddle.io.BatchSampler):
 
     def __len__(self) -> int:
         """Batches of a whole epoch and this process."""
-        return math.ceil(len(self._places()) / self.batch_size)
+        return math.ceil(len(self._places(self.rank)) / self.batch_size)
 
-    def _places(self) -> range:
-        """Where in the order of all samples those of this process stand."""
-        total = self.num_samples
-        if self.shuffle:
-            total = math.ceil(total / self.num_processes) * self.num_processes
-        return range(self.rank, total, self.num_processes)
+    @property
+    def most_batches(self) -> int:
+        """Batches of the process that has most of them."""
+        return math.ceil(len(self._places(0)) / self.batch_size)
+
+    def _places(self, rank: int) -> range:
+        """Where in the order of all samples those of a process stand."""
+        return range(rank, self.num_samples, self.num_processes)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order = np.arange(self.num_samples)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        places = self._places()
+        places = self._places(self.rank)
         for start in range(self.first_batch * self.batch_size, len(places), self.batch_size):
-            yield [self._key(order, place % self.num_samples) for place in places[start : start + self.batch_size]]
+            yield [self._key(order, place) for place in places[start : start + self.batch_size]]
 
     def _key(self, order: np.ndarray, place: int) -> tuple[int, ...]:
         index = int(order[place // self.repeats])
