@@ -4,6 +4,11 @@
         -data_path=dataset/LSVRC2012 -batch_size=256 -pretrained=CaiT/cait_xxs24_224     # train
     ... -eval     # accuracy on val_list.txt
     ... -pred     # classes of the images in test_list.txt
+    ... -ngpus=2  # in two processes, on two GPUs or sharing the CPU
+
+The same in processes that the launcher starts, on one machine or several (docs/distributed.md):
+
+    python -m paddle.distributed.launch --gpus=0,1 CaiT/main_single_gpu.py -cfg=...
 
 `-o KEY=VALUE` sets any other key of the config; docs/config.md lists them.
 """
@@ -12,10 +17,14 @@ import sys
 
 from cait.cli import parse_command
 from cait.errors import run_command
+from cait.processes import must_start, share_cores, start
 
 
 def main() -> None:
     config = parse_command(sys.argv[1:])
+    if must_start(config.NGPUS):
+        sys.exit(start(sys.argv, config.NGPUS))
+    share_cores()
     from cait import jobs  # after the flags are checked: importing Paddle takes seconds
 
     jobs.run(config)

@@ -150,7 +150,7 @@ def test_the_table_of_keys_in_the_docs_is_current():
 
 
 def test_every_key_is_read_somewhere():
-    sources = "".join(path.read_text() for path in (ROOT / "CaiT" / "cait").rglob("*.py") if path.name != "config.py")
+    sources = "".join(path.read_text() for path in (ROOT / "CaiT").rglob("*.py") if path.name != "config.py")
     for key in cfg.KEYS:
         last = key.name.rsplit(".")[-1]
         if key.name.startswith("MODEL.") and last.lower() in inspect.signature(CaiT).parameters:

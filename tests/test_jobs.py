@@ -248,7 +248,6 @@ def test_evaluation_never_leaves_an_image_out(tiny_config, tmp_path, digits):
 @pytest.mark.parametrize(
     "config, words",
     [
-        ({"NGPUS": 2}, "one device"),
         ({"AMP": True}, "mixed precision needs a GPU"),
         ({"DEVICE": "gpu"}, "there is no GPU"),
     ],

@@ -9,8 +9,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "config_kinds", "digest", "device", "guard", "ema"},
-    {"files", "dist", "deploy", "precision"},
+    {"errors", "config_kinds", "digest", "device", "guard", "ema", "watchdog"},
+    {"files", "dist", "processes", "deploy", "precision"},
     {"config", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
     {"convert", "download", "optim", "watch"},
     {

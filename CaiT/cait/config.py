@@ -129,7 +129,8 @@ KEYS = (
     Key("PRED", False, FLAG, "Predict the test images with MODEL.PRETRAINED instead of training."),
     Key("OUTPUT_DIR", "", TEXT, "Folder of logs and checkpoints; empty: a new one under `output/`."),
     Key("DEVICE", "auto", choice("auto", "cpu", "gpu"), "Where to compute; auto: a GPU where there is one."),
-    Key("NGPUS", 1, integer(1), "Number of devices."),
+    Key("NGPUS", 1, integer(1),
+        "Processes to start on this machine: one for each GPU, or sharing the CPU. A launcher has a flag of its own."),
     Key("AMP", False, FLAG, "Training in mixed precision, on a GPU."),
     Key("AMP_DTYPE", "float16", choice("float16", "bfloat16"), "The half precision of it; float16 scales the loss."),
     Key("AMP_LEVEL", "O1", choice("O1", "O2"),
@@ -147,7 +148,7 @@ KEYS = (
 _BY_NAME = {key.name: key for key in KEYS}
 
 # How a command starts rather than what a run is: not saved, so that `-resume` and `-cfg` can take over a saved config.
-START_KEYS = ("EVAL", "PRED", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE")
+START_KEYS = ("EVAL", "PRED", "NGPUS", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE")
 
 
 def _set_value(config: CfgNode, name: str, value: Any) -> None:

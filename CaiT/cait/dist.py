@@ -1,7 +1,26 @@
-"""The processes of a run: their number, and sums over them. In one process nothing is communicated."""
+"""The processes of a run: their number, what they tell each other. In one process nothing is communicated.
+
+Gradients are summed by one all-reduce in an optimizer step, and not by `paddle.DataParallel`, which averages over
+processes: with unequal last batches, or images left out, processes hold unequal shares of a step, and where one has
+nothing left DataParallel's others would wait for it for ever. It would also synchronise every accumulated batch, and it
+silently leaves out gradients that are not contiguous. The price is that sums do not overlap the backward pass.
+"""
+
+import contextlib
+import io
+import os
+import socket
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import paddle
 from paddle import distributed
+
+from cait.errors import CaitError, UsageError, outcome
+from cait.watchdog import Watchdog
+
+BUCKET_ELEMENTS = 2**24  # 64 MB of float32, which is what the sum of the gradients needs at a time
 
 
 def world_size() -> int:
@@ -14,8 +33,138 @@ def rank() -> int:
     return distributed.get_rank()
 
 
+def local_size() -> int:
+    """Number of the processes on this machine, as those who started them say."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", world_size()))
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Within it the processes work together: they end together, and when one fails, all do, for its reason.
+
+    With more than one process, leaving by an exception ends this process.
+    """
+    if world_size() == 1:
+        yield
+        return
+    with contextlib.redirect_stderr(io.StringIO()):  # the flags that differ from Paddle's defaults
+        distributed.init_parallel_env()
+    watchdog = _watchdog()
+    try:
+        yield
+        watchdog.finish()
+    except BaseException as error:
+        known = outcome(error)
+        if known is None:
+            traceback.print_exc()
+            known = f"{type(error).__name__}: {error}", 1
+        message, exit_code = known
+        if isinstance(error, Exception) and not getattr(error, "is_shared", False):
+            message += f" (process {rank()} of {world_size()})"
+        watchdog.fail(message, exit_code)
+
+
+def _watchdog() -> Watchdog:
+    """The watchdog of this process, connected."""
+    is_first_here = os.environ.get("PADDLE_LOCAL_RANK", os.environ.get("PADDLE_RANK_IN_NODE", str(rank()))) == "0"
+    watchdog = Watchdog(rank(), world_size(), is_first_here)
+    host = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].rpartition(":")[0]
+    server = socket.create_server(("", 0), backlog=world_size()) if rank() == 0 else None
+    port = gather(server.getsockname()[1] if server else None)[0]
+    try:
+        if server:
+            watchdog.listen(server)
+        else:
+            watchdog.connect(host, port)
+    except OSError as error:
+        raise CaitError(f"process {rank()}: no connection with process 0 at {host}:{port} ({error})") from error
+    return watchdog
+
+
 def sum_over_processes(values: paddle.Tensor) -> paddle.Tensor:
     """The element-wise sum of `values` over all processes."""
     if world_size() > 1:
         distributed.all_reduce(values)
     return values
+
+
+def total(count: int) -> int:
+    """The sum of a count over all processes."""
+    return count if world_size() == 1 else sum_over_processes(paddle.to_tensor([count], dtype="int64")).item()
+
+
+def gather(value: Any) -> list[Any]:
+    """The plain values of all processes, by rank."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = []
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def wait_for_all() -> None:
+    """Returns once every process is here."""
+    gather(None)
+
+
+def check_same(values: dict[str, Any]) -> None:
+    """Raises UsageError, naming the first one that differs, unless all processes have the same values."""
+    for other, theirs in enumerate(gather(values)):
+        for name, value in values.items():
+            if theirs.get(name) != value:
+                words = f"{name} is {value} in process {rank()}, but {theirs.get(name)} in process {other}"
+                raise UsageError(f"{words}: all must be started alike, and read the same files")
+
+
+def raise_first(error: CaitError | None, is_cause: bool = True) -> None:
+    """Called by all processes, each with its error or None: raises the first process's error in all of them.
+
+    Args:
+        is_cause: whether the error is one that others may follow from; those come first.
+    """
+    if world_size() == 1:
+        if error is not None:
+            raise error
+        return
+    found = gather(None if error is None else (not is_cause, rank(), str(error), error.exit_code))
+    found = [entry for entry in found if entry is not None]
+    if found:
+        _, origin, message, exit_code = min(found)
+        shared = (UsageError if exit_code == UsageError.exit_code else CaitError)(
+            f"{message} (process {origin} of {world_size()})"
+        )
+        shared.is_shared = True
+        raise shared
+
+
+@paddle.no_grad()
+def broadcast(tensors: Iterable[paddle.Tensor]) -> None:
+    """Gives every process the values of process 0."""
+    for tensor in tensors if world_size() > 1 else ():
+        distributed.broadcast(tensor, src=0)
+
+
+@paddle.no_grad()
+def sum_gradients(parameters: Iterable[paddle.Tensor]) -> None:
+    """Replaces the gradients by their sums over all processes; where a process has none, it adds zeros.
+
+    The order of summing is the same in all processes, so that they stay equal bit by bit.
+    """
+    bucket: list[paddle.Tensor] = []
+    for parameter in parameters if world_size() > 1 else ():
+        if parameter.stop_gradient:
+            continue
+        if bucket and sum(other.size for other in bucket) + parameter.size > BUCKET_ELEMENTS:
+            _sum_bucket(bucket)
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        _sum_bucket(bucket)
+
+
+def _sum_bucket(parameters: list[paddle.Tensor]) -> None:
+    gradients = [paddle.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
+    distributed.all_reduce(flat)
+    for parameter, part in zip(parameters, flat.split([parameter.size for parameter in parameters])):
+        parameter.grad = part.reshape(parameter.shape)

@@ -25,6 +25,8 @@ from cait.guard import explain, gradient_norm
 from cait.log import progress
 from cait.precision import Precision
 
+LOSS_IS = "the loss is"
+
 
 class TrainResult(NamedTuple):
     """Of one epoch: mean loss, accuracy (0-1), seconds, optimizer steps, images a second, last gradient norm."""
@@ -93,10 +95,18 @@ class _Totals:
         return loss / images, correct1 / images, correct5 / images, int(images)
 
 
-def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], int]]:
+    """The batches of each optimizer step, and the images that all processes together have in it.
+
+    It goes on as long as any process has a batch: one whose images are used up, or cannot be read, gets none.
+    """
     iterator = iter(batches)
-    while group := list(itertools.islice(iterator, size)):
-        yield group
+    while True:
+        group = list(itertools.islice(iterator, size))
+        num_images = dist.total(sum(batch.labels.shape[0] for batch in group))
+        if not num_images:
+            return
+        yield group, num_images
 
 
 class _StepClock:
@@ -153,9 +163,10 @@ def train_one_epoch(
 ) -> TrainResult:
     """Trains on every image of the loader once.
 
-    Gradients of `accum_iter` batches, weighted by their sizes, make one optimizer step, so that it equals the step
-    on one large batch, also for a smaller last batch. Drop path and dropout are seeded by (seed, epoch, step), the
-    mixing of a batch by (seed, epoch, number of the batch). The accuracy is against the labels, mixed or not.
+    Gradients of `accum_iter` batches of every process, weighted by their sizes, make one optimizer step, so that it
+    equals the step on one large batch, also for a smaller last batch. Drop path and dropout are seeded by (seed, epoch,
+    step, process), the mixing of a batch by (seed, epoch, number of the batch, process). The accuracy is against the
+    labels, mixed or not.
 
     Args:
         model: images [B, C, height, width] -> logits.
@@ -185,34 +196,37 @@ def train_one_epoch(
         return criterion(logits, targets), logits
 
     def forward_again(step: int, batches: list[Batch]) -> None:
-        paddle.seed(derive_seed(seed, epoch, step))
+        paddle.seed(derive_seed(seed, epoch, step, dist.rank()))
         for number, batch in enumerate(batches, step * accum_iter):
             forward(batch, number)
 
     model.train()
     start = start or EpochState()
     loader.set_epoch(epoch, start.num_read, start.errors)
-    num_steps = math.ceil(len(loader) / accum_iter)
+    num_steps = math.ceil(loader.most_batches / accum_iter)
     head = f"Epoch[{epoch:03d}/{num_epochs:03d}]"
     totals, clock, started, step = _Totals(start.sums), _StepClock(), time.perf_counter(), start.num_steps - 1
     grad_norm = start.grad_norm
     groups = progress(_groups(loader, accum_iter), log, num_steps, head, done=start.num_steps)
-    for step, batches in enumerate(groups, start.num_steps):
+    images_done = 0
+    for step, (batches, images_in_step) in enumerate(groups, start.num_steps):
         clock.data_ready()
-        paddle.seed(derive_seed(seed, epoch, step))
-        images_in_step, losses = sum(batch.labels.shape[0] for batch in batches), []
+        paddle.seed(derive_seed(seed, epoch, step, dist.rank()))
+        losses = []
         for number, batch in enumerate(batches, step * accum_iter):
             loss, logits = forward(batch, number)
             precision.backward(loss * (batch.labels.shape[0] / images_in_step))
             totals.add(loss, logits, batch.labels)
             losses.append(loss.detach().astype("float64"))
+        dist.sum_gradients(model.parameters())
         precision.unscale(optimizer)
         *values, norm = paddle.stack([*losses, gradient_norm(model.parameters()).astype("float64")]).tolist()
-        wrong = _not_finite(values, norm)
-        overflows = not math.isfinite(norm) and precision.may_overflow
-        if wrong and not (overflows and all(map(math.isfinite, values))):
+        overflows = not math.isfinite(norm) and precision.may_overflow  # the same in all processes
+        wrong = _not_finite(values, 0.0 if overflows else norm)
+        if dist.total(bool(wrong)):
             where = f"epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}"
-            raise CaitError(f"{wrong} at {where}; {explain(model, functools.partial(forward_again, step, batches))}")
+            why = f"{wrong} at {where}; {explain(model, functools.partial(forward_again, step, batches))}"
+            dist.raise_first(CaitError(why) if wrong else None, is_cause=LOSS_IS in wrong)
         if grad_clip is not None and not overflows:
             clip_grad_norm_(model.parameters(), grad_clip)
         precision.step(optimizer)
@@ -221,8 +235,9 @@ def train_one_epoch(
             grad_norm = norm
             after_step()
         clock.step_done(images_in_step)
+        images_done += images_in_step
         if step % report_freq == 0 or step == num_steps - 1:
-            loss_mean, acc1, _, _ = totals.read()
+            loss_mean, acc1, _, _ = totals.read(over_processes=True)
             words = clock.words(num_steps - 1 - step + (num_epochs - epoch) * num_steps)
             clock.reset()
             log.info(
@@ -232,17 +247,18 @@ def train_one_epoch(
         if save_steps and (step + 1) % save_steps == 0:
             save(EpochState(step + 1, loader.num_read, totals.sums.tolist(), loader.errors, grad_norm))
     if step < 0:
-        raise CaitError(f"no image of epoch {epoch} could be read: {loader.errors[0]}")
-    loss_mean, acc1, _, images = totals.read(over_processes=True)
+        errors = [words for own in dist.gather(loader.errors) for words in own]
+        raise CaitError(f"no image of epoch {epoch} could be read: {errors[0]}")
+    loss_mean, acc1, _, _ = totals.read(over_processes=True)
     seconds = time.perf_counter() - started
-    return TrainResult(loss_mean, acc1, seconds, step + 1, (images - int(start.sums[3])) / seconds, grad_norm)
+    return TrainResult(loss_mean, acc1, seconds, step + 1, images_done / seconds, grad_norm)
 
 
 def _not_finite(losses: Sequence[float], norm: float) -> str:
     """What of a step is not finite, in words; empty if all is."""
     for value in losses:
         if not math.isfinite(value):
-            return f"the loss is {value}"
+            return f"{LOSS_IS} {value}"
     return "" if math.isfinite(norm) else f"the norm of the gradients is {norm}"
 
 
@@ -259,21 +275,29 @@ def evaluate(
 ) -> EvalResult:
     """Cross-entropy and accuracy over the whole data set, from counts of images; log lines start with `head`.
 
+    Each process has its share of the images, without any of them twice, and may have more batches than another, or
+    none: they meet at the end alone, so that the lines on the way tell of this process's share. The loss of an image
+    is computed and summed in float64, so that the sum does not depend on who had which.
+
     Raises:
-        CaitError: the loss is not finite.
+        CaitError: the loss is not finite, or a process could not read an image; all processes raise it.
     """
     precision = precision or Precision()
     model.eval()
-    totals, started = _Totals(), time.perf_counter()
-    for step, batch in enumerate(progress(loader, log, len(loader), head)):
-        logits = precision.run(model, normalize(batch.images)).astype("float32")
-        totals.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
-        if step % report_freq == 0:
-            loss, acc1, acc5, _ = totals.read()
-            log.info(
-                f"{head} Step[{step:04d}/{len(loader):04d}], Avg Loss: {loss:.4f}, "
-                f"Avg Acc@1: {acc1:.4f}, Avg Acc@5: {acc5:.4f}"
-            )
+    totals, started, error = _Totals(), time.perf_counter(), None
+    try:
+        for step, batch in enumerate(progress(loader, log, len(loader), head)):
+            logits = precision.run(model, normalize(batch.images)).astype("float64")
+            totals.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
+            if step % report_freq == 0:
+                loss, acc1, acc5, _ = totals.read()
+                log.info(
+                    f"{head} Step[{step:04d}/{len(loader):04d}], Avg Loss: {loss:.4f}, "
+                    f"Avg Acc@1: {acc1:.4f}, Avg Acc@5: {acc5:.4f}"
+                )
+    except CaitError as found:
+        error = found
+    dist.raise_first(error)
     result = EvalResult(*totals.read(over_processes=True), time.perf_counter() - started)
     if not math.isfinite(result.loss):
         raise CaitError(f"the loss is {result.loss} at validation: the weights give logits that are not finite")

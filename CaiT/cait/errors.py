@@ -50,6 +50,17 @@ def _terminate(signum, frame):
     raise _Terminated
 
 
+def outcome(error: BaseException) -> tuple[str, int] | None:
+    """The sentence and the exit code that a command ends with on this error; None: it is a bug, or no failure."""
+    if isinstance(error, CaitError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):  # a full disk, a missing permission: the system's own words name the file
+        return str(error), CaitError.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    return ("terminated", 143) if isinstance(error, _Terminated) else None
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Calls `main()` and ends the process with 0, 1 on failure, 2 on wrong usage, 130 on Ctrl-C or 143 on SIGTERM."""
     warnings.filterwarnings("ignore", message="No ccache found")  # Paddle says so at every import
@@ -59,14 +70,11 @@ def run_command(main: Callable[[], None]) -> None:
     message, exit_code = None, 0
     try:
         main()
-    except CaitError as error:
-        message, exit_code = str(error), error.exit_code
-    except OSError as error:  # a full disk, a missing permission: the system's own words name the file
-        message, exit_code = str(error), CaitError.exit_code
-    except KeyboardInterrupt:
-        message, exit_code = "interrupted", 130
-    except _Terminated:
-        message, exit_code = "terminated", 143
+    except BaseException as error:
+        known = outcome(error)
+        if known is None:
+            raise
+        message, exit_code = known
     try:
         sys.stdout.flush()
     except OSError:  # the reader of a pipe is gone: let the interpreter flush to nowhere

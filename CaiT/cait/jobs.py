@@ -2,7 +2,7 @@
 
 from yacs.config import CfgNode
 
-from cait import engine
+from cait import dist, engine
 from cait.checkpoint import load_weights
 from cait.data.build import build_loaders
 from cait.errors import CaitError
@@ -13,8 +13,13 @@ from cait.training import train
 
 
 def run(config: CfgNode) -> None:
-    """Runs the job that the config asks for: prediction, evaluation or training."""
+    """Runs the job that the config asks for: prediction, evaluation or training; with several processes, in each."""
     select_device(config)
+    with dist.joined():
+        _run_alone(config)
+
+
+def _run_alone(config: CfgNode) -> None:
     try:
         (predict if config.PRED else evaluate if config.EVAL else train)(config)
     except (SystemError, RuntimeError) as error:
@@ -33,6 +38,7 @@ def evaluate(config: CfgNode) -> engine.EvalResult:
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
     notes = load_weights(model, config.MODEL.PRETRAINED)
+    dist.broadcast(model.state_dict().values())
     log = open_job(config, output_folder(config, "eval"), "eval")
     log.info("; ".join(notes))
     result = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ, precision=precision)
@@ -43,9 +49,13 @@ def evaluate(config: CfgNode) -> engine.EvalResult:
 def predict(config: CfgNode) -> None:
     """Classifies the test images with MODEL.PRETRAINED; log in `log_pred.txt`, results in `predictions.csv`.
 
+    Process 0 does so; others wait for it, since the results are one list in the order of the images.
+
     Raises:
         CaitError: some images could not be read; the others are predicted all the same.
     """
+    if dist.rank() > 0:
+        return
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)

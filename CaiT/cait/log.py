@@ -22,14 +22,17 @@ class _Console(logging.StreamHandler):
         logging.getLogger("cait").removeHandler(self)
 
 
-def open_log(path: pathlib.Path) -> logging.Logger:
-    """A logger that prints to standard output and appends to `path`."""
+def open_log(path: pathlib.Path | None) -> logging.Logger:
+    """A logger that prints to standard output and appends to `path`; None: one that is silent."""
     log = logging.getLogger("cait")
+    log.disabled = path is None
     log.setLevel(logging.INFO)
     log.propagate = False
     for handler in list(log.handlers):  # a second job in one process writes to its own file only
         log.removeHandler(handler)
         handler.close()
+    if path is None:
+        return log
     for handler in (_Console(sys.stdout), logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")):
         handler.setFormatter(logging.Formatter(LINE_FORMAT, DATE_FORMAT))
         log.addHandler(handler)
@@ -37,12 +40,12 @@ def open_log(path: pathlib.Path) -> logging.Logger:
 
 
 def progress(items: Iterable, log: logging.Logger, total: int, description: str, done: int = 0) -> Iterator[Any]:
-    """Yields the items under a tqdm bar on a terminal, and without one elsewhere; log lines stay above the bar.
+    """Yields the items under a tqdm bar, above which log lines stay; without one off a terminal, or with a silent log.
 
     Args:
         total: number of items, those included that are `done` before.
     """
-    if not sys.stderr.isatty():
+    if log.disabled or not sys.stderr.isatty():
         yield from items
         return
     with logging_redirect_tqdm([log]):

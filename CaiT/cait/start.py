@@ -1,6 +1,7 @@
 """What every job starts with: the device, the output folder, the log, the model."""
 
 import logging
+import os
 import pathlib
 import platform
 import signal
@@ -26,25 +27,29 @@ def select_device(config: CfgNode) -> None:
     """Chooses the device for all that follows.
 
     Raises:
-        UsageError: a GPU was asked for and there is none, or more than this version can use.
+        UsageError: a GPU was asked for and there is none, or fewer than processes.
     """
     on_sigterm = signal.getsignal(signal.SIGTERM)
     paddle.disable_signal_handler()  # which answers SIGTERM with a dump of stacks; this resets the signals as well
     signal.signal(signal.SIGTERM, on_sigterm)
-    if config.NGPUS > 1 or dist.world_size() > 1:
-        raise UsageError("this version trains on one device: leave out -ngpus and the launcher")
     if config.DEVICE == "gpu" and not has_gpu():
         raise UsageError("DEVICE=gpu: there is no GPU, or this PaddlePaddle is the CPU build")
     device = "gpu" if has_gpu() and config.DEVICE != "cpu" else "cpu"
-    paddle.device.set_device(device)
+    num_gpus = paddle.device.cuda.device_count() if device == "gpu" else 0
+    if device == "gpu" and dist.local_size() > num_gpus:
+        raise UsageError(f"{dist.local_size()} processes on a machine with {num_gpus} GPUs: each needs its own")
+    paddle.device.set_device(device)  # of several GPUs the one that the launcher chose for this process
     if device == "cpu":
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would look for GPUs
         # Transposes as views make the backward pass copy element by element: 168 ms a step of the demo, 94 without
         # (PaddlePaddle 3.3.1, one core of a 2-core Xeon).
         paddle.set_flags({"FLAGS_use_stride_kernel": False})
 
 
 def output_folder(config: CfgNode, job: str) -> pathlib.Path:
-    """OUTPUT_DIR, or a new folder under `output/`."""
+    """OUTPUT_DIR, or a new folder under `output/`. Process 0 alone writes; it makes the folder."""
+    if dist.rank() > 0:
+        return pathlib.Path(config.OUTPUT_DIR)
     if config.OUTPUT_DIR:
         return writable_folder(config.OUTPUT_DIR)
     stem = f"output/{job}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -59,13 +64,16 @@ def output_folder(config: CfgNode, job: str) -> pathlib.Path:
 
 
 def open_job(config: CfgNode, folder: pathlib.Path, job: str) -> logging.Logger:
-    """The job's log, its head, and the config beside it."""
+    """The job's log, its head, and the config beside it; in other processes than the first a log that says nothing."""
+    if dist.rank() > 0:
+        return open_log(None)
     log = open_log(folder / f"log_{job}.txt")
     save_config(config, folder / ("config.yaml" if job == "train" else f"config_{job}.yaml"))
     log.info("%s with %s, output in %s", job, config.MODEL.NAME, folder)
     versions = {"paddle": paddle, "numpy": np, "pillow": PIL}
     words = [f"{name} {module.__version__}" for name, module in versions.items()]
     words += [f"python {platform.python_version()}", f"device {paddle.device.get_device()}", f"seed {config.SEED}"]
+    words += [f"{dist.world_size()} processes"] if dist.world_size() > 1 else []
     log.info(", ".join(words))
     return log
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,9 +49,11 @@ class _Run:
     log: logging.Logger
 
     def save(self, names: list[str], ema_names: Sequence[str] = (), **more: Any) -> None:
-        """Saves under these names, with `more` beside the progress."""
-        progress = self.progress | {"loss_scale": self.precision.state()} | more
-        save_checkpoint(self.folder, names, self.model, self.optimizer, progress, self.ema, ema_names)
+        """Saves under these names, with `more` beside the progress; process 0 writes, and all wait for it."""
+        if dist.rank() == 0:
+            progress = self.progress | {"loss_scale": self.precision.state()} | more
+            save_checkpoint(self.folder, names, self.model, self.optimizer, progress, self.ema, ema_names)
+        dist.wait_for_all()
 
 
 def train(config: CfgNode) -> None:
@@ -74,6 +77,7 @@ def train(config: CfgNode) -> None:
     optimizer = build_optimizer(config, model)
     ema = None if config.TRAIN.EMA_DECAY is None else ModelEma(model, config.TRAIN.EMA_DECAY)
     progress, rows, origin = _starting_point(config, _plan(config, loaders), model, optimizer, ema)
+    _start_equal(config, progress, model, ema)
     folder = output_folder(config, "train")
     log = open_job(config, folder, "train")
     precision.load(progress.pop("loss_scale", {}))
@@ -90,7 +94,8 @@ def train(config: CfgNode) -> None:
         rate = _epoch_learning_rate(config, epoch, base_lr)
         optimizer.set_lr(rate)
         log.info("Now training epoch %d. LR=%.6f", epoch, rate)
-        start = engine.EpochState(*progress.pop("in_epoch", {}).get("state", ()))
+        start = progress.pop("in_epoch", {}).get("states", [()] * dist.world_size())[dist.rank()]
+        start = engine.EpochState(*start)
         progress["step"] -= start.num_steps  # to be counted with those of the whole epoch
         result = engine.train_one_epoch(
             model,
@@ -114,7 +119,7 @@ def train(config: CfgNode) -> None:
         )
         head = f"----- Epoch[{epoch:03d}/{config.TRAIN.NUM_EPOCHS:03d}]"
         log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
-        skipped = loaders.train.errors
+        skipped = [words for errors in dist.gather(loaders.train.errors) for words in errors]
         if skipped:
             log.warning("%d images left out, the first: %s", len(skipped), skipped[0])
         progress |= {"epoch": epoch, "step": progress["step"] + result.num_steps}
@@ -159,7 +164,8 @@ def _validate_and_save(
 
 def _keep(run: _Run, row: dict[str, Any], names: list[str], ema_names: Sequence[str] = ()) -> None:
     run.rows.append(row)
-    write_metrics(run.folder / METRICS, run.rows)  # before the checkpoint: resuming drops rows, but makes none up
+    if dist.rank() == 0:
+        write_metrics(run.folder / METRICS, run.rows)  # before the checkpoint: resuming drops rows, but makes none up
     run.save(names, ema_names)
 
 
@@ -169,12 +175,23 @@ def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> floa
     trained = sum(parameter.size for parameter in run.model.parameters() if not parameter.stop_gradient)
     words = f"{num_params} parameters" + (f" ({trained} of them trained)" if trained != num_params else "")
     run.log.info("%d training images, %s, starting from %s", len(loaders.train.dataset), words, origin)
-    images_per_step = config.DATA.BATCH_SIZE * config.TRAIN.ACCUM_ITER * dist.world_size()
-    base_lr = scaled_learning_rate(config.TRAIN.BASE_LR, images_per_step, config.TRAIN.LINEAR_SCALED_LR)
-    run.log.info("%d images a step, peak learning rate %.6g", images_per_step, base_lr)
+    factors = config.DATA.BATCH_SIZE, config.TRAIN.ACCUM_ITER, dist.world_size()
+    images_per_step, reference = math.prod(factors), config.TRAIN.LINEAR_SCALED_LR
+    base_lr = scaled_learning_rate(config.TRAIN.BASE_LR, images_per_step, reference)
+    scaling = f"TRAIN.BASE_LR {config.TRAIN.BASE_LR:.6g}" + (f" / {reference} * {images_per_step}" if reference else "")
+    words = "batches of {}, {} for a step, in {} processes".format(*factors)
+    run.log.info("%d images a step (%s), peak learning rate %.6g (%s)", images_per_step, words, base_lr, scaling)
     if run.progress["epoch"] >= config.TRAIN.NUM_EPOCHS:
         run.log.info("nothing to train: %d of %d epochs are done", run.progress["epoch"], config.TRAIN.NUM_EPOCHS)
     return base_lr
+
+
+def _start_equal(config: CfgNode, progress: dict[str, Any], model: CaiT, ema: ModelEma | None) -> None:
+    """All processes begin with the weights of process 0, and say so if they read different files."""
+    number = {"NUM_EPOCHS": config.TRAIN.NUM_EPOCHS, "MODEL": str(config.MODEL), "AUG": str(config.AUG)}
+    dist.check_same(number | {"epoch": progress["epoch"], "step": progress["step"]})
+    dist.broadcast(model.state_dict().values())
+    dist.broadcast(ema.averages.values() if ema is not None else ())
 
 
 def _mix_and_criterion(config: CfgNode) -> tuple[Callable, Callable]:
@@ -195,7 +212,7 @@ def _saver_in_epoch(run: _Run, plan: dict[str, Any]) -> Callable[[engine.EpochSt
 
     def save(state: engine.EpochState) -> None:
         step = run.progress["step"] + state.num_steps
-        run.save([LATEST], step=step, in_epoch={"state": tuple(state), "plan": plan})
+        run.save([LATEST], step=step, in_epoch={"states": dist.gather(tuple(state)), "plan": plan})
 
     return save
 

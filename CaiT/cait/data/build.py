@@ -40,7 +40,7 @@ def build_loaders(config) -> Loaders:
         return Loaders(class_names, test=_loader(config, _source(config, root, "test", class_names), skip_bad=True))
     val = None
     if config.EVAL or config.VALIDATE_FREQ:
-        val = _loader(config, _source(config, root, "val", class_names))
+        val = _loader(config, _source(config, root, "val", class_names), num_processes=dist.world_size())
     if config.EVAL:
         return Loaders(class_names, val=val)
     return Loaders(class_names, val=val, train=_train_loader(config, _source(config, root, "train", class_names)))
@@ -96,11 +96,20 @@ def _source(config, root: pathlib.Path, split: str, class_names: list[str]) -> d
     return ds.read_list(root / f"{split}_list.txt", root, config.MODEL.NUM_CLASSES)
 
 
-def _loader(config, source: ds.Source, skip_bad: bool = False) -> ImageLoader:
+def _loader(config, source: ds.Source, skip_bad: bool = False, num_processes: int = 1) -> ImageLoader:
     transform = EvalTransform(tuple(config.DATA.IMAGE_SIZE), config.DATA.CROP_PCT)
     dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED)
     batch_size = config.DATA.BATCH_SIZE_EVAL or config.DATA.BATCH_SIZE
-    return ImageLoader(dataset, batch_size, False, config.SEED, config.DATA.NUM_WORKERS, skip_bad)
+    return ImageLoader(
+        dataset,
+        batch_size,
+        shuffle=False,
+        seed=config.SEED,
+        num_workers=config.DATA.NUM_WORKERS,
+        skip_bad_images=skip_bad,
+        num_processes=num_processes,
+        rank=dist.rank() if num_processes > 1 else 0,
+    )
 
 
 def _train_loader(config, source: ds.Source) -> ImageLoader:

@@ -1,0 +1,69 @@
+"""Trains as main_single_gpu.py does, and looks into every process: for tests/test_dist.py.
+
+dist_parameters.py FILE ...    saves the parameters, averages and optimizer state of each process in FILE<rank>.npz
+dist_parameters.py float64 ... computes in double precision
+dist_parameters.py nan ...     lets the loss of process 1 be nan
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "CaiT"))
+
+from cait.cli import parse_command
+from cait.errors import run_command
+from cait.processes import must_start, share_cores, start
+
+
+def main():
+    what, *words = sys.argv[1:]
+    config = parse_command(words)
+    if must_start(config.NGPUS):
+        sys.exit(start(sys.argv, config.NGPUS))
+    share_cores()
+    import numpy as np
+
+    from cait import dist, jobs, losses, training
+    from cait.optim import optimizer_state
+
+    if what == "float64":
+        import functools
+
+        import paddle
+
+        from cait import start as common
+
+        paddle.set_default_dtype("float64")
+        common.Normalize = functools.partial(common.Normalize, dtype="float64")
+        jobs.run(config)
+        return
+
+    if what == "nan":
+        plain = losses.label_smoothing_cross_entropy(0.0)
+        scale = float("nan") if dist.rank() == 1 else 1.0
+        training.label_smoothing_cross_entropy = lambda smoothing: lambda *words: plain(*words) * scale
+        jobs.run(config)
+        return
+
+    found = {}
+    run_class, start_equal = training._Run, training._start_equal
+
+    def remember_start(config, progress, model, ema):
+        start_equal(config, progress, model, ema)
+        found.update({f"{name}/start": value.numpy().copy() for name, value in model.state_dict().items()})
+
+    class Remembering(run_class):
+        def save(self, *words, **more):
+            super().save(*words, **more)
+            found.update({name: value.numpy().copy() for name, value in self.model.state_dict().items()})
+            found.update({f"{name}/ema": value.numpy().copy() for name, value in self.ema.averages.items()})
+            state = optimizer_state(self.optimizer, self.model)
+            found.update({f"{name}/state": np.asarray(value).copy() for name, value in state.items()})
+
+    training._Run, training._start_equal = Remembering, remember_start
+    jobs.run(config)
+    np.savez(f"{what}{dist.rank()}.npz", **found)
+
+
+if __name__ == "__main__":
+    run_command(main)
