@@ -1,5 +1,6 @@
 """Several processes: they stay equal bit by bit, count exactly, equal one process, and end together."""
 
+import json
 import os
 import pathlib
 import re
@@ -89,6 +90,27 @@ def test_two_processes_with_half_the_batch_equal_one(tiny_yaml, all_digits, odd_
     assert one == pytest.approx(two, abs=1e-5)
     for name in weights:
         np.testing.assert_allclose(weights[name], others[name], atol=1e-4, err_msg=name)
+
+
+def test_evaluation_counts_the_same_in_one_two_and_three_processes(tiny_yaml, odd_digits, tiny_weights, tmp_path):
+    """In float64: the rounding of float32 logits depends on the batch that an image is in."""
+    lines, results = (odd_digits / "val_list.txt").read_text().splitlines(), {}
+    for count in (19, 2):  # of 2 images, the last of 3 processes has none
+        (odd_digits / "val_list.txt").write_text("".join(f"{line}\n" for line in lines[:count]))
+        for processes in (1, 2, 3):
+            folder = tmp_path / f"{count}-{processes}"
+            more = [f"-ngpus={processes}", "-eval", f"-pretrained={tiny_weights[2]}", "-batch_size=4"]
+            more += ["-o", "EVALUATE.CONFUSION=true"]
+            result = run_python(HELPER, "float64", *words(tiny_yaml, odd_digits, folder, *more)[1:])
+            assert result.returncode == 0, result.stderr
+            counts = json.loads((folder / "evaluation.json").read_text())
+            assert counts["num_images"] == count
+            results[processes] = counts, (folder / "confusion.csv").read_text(), (folder / "per_class.csv").read_text()
+        for processes in (2, 3):
+            assert results[processes][1:] == results[1][1:]
+            for name in ("num_images", "correct_at_1", "correct_at_5"):
+                assert results[processes][0][name] == results[1][0][name]
+            assert results[processes][0]["loss"] == pytest.approx(results[1][0]["loss"], rel=1e-12, abs=0)
 
 
 def test_prediction_in_two_processes_writes_one_list(tiny_yaml, digits, tiny_weights, tmp_path):

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "CaiT" / "cait"
 LAYERS = [
     {"errors", "config_kinds", "digest", "device", "guard", "ema", "watchdog"},
     {"files", "dist", "processes", "deploy", "precision"},
-    {"config", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
+    {"config", "confusion", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
     {"convert", "download", "optim", "watch"},
     {
         "cli",

@@ -123,6 +123,8 @@ KEYS = (
     Key("DISTILL.WEIGHTS", "", TEXT, "Weights (`.pdparams`) of a teacher from `paddle.vision`."),
     Key("DISTILL.ALPHA", 0.5, number(0, 1), "Share of the teacher in the loss."),
     Key("DISTILL.TAU", 1.0, number(0, open_low=True), "Temperature of soft distillation."),
+    Key("EVALUATE.CONFUSION", False, FLAG,
+        "With -eval: the accuracy of each class in `per_class.csv`, and `confusion.csv`, images by label and answer."),
     Key("PREDICT.IMAGE", "", TEXT, "With -pred: one image instead of the test list."),
     Key("PREDICT.TOP_K", 5, integer(1), "Classes shown for each image."),
     Key("EVAL", False, FLAG, "Evaluate MODEL.PRETRAINED on the validation set instead of training."),

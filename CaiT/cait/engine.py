@@ -58,6 +58,14 @@ class EvalResult(NamedTuple):
     num_images: int
     seconds: float
 
+    def counts(self) -> dict[str, float]:
+        """The counts of images that the accuracies are made of, and the loss unrounded."""
+        correct = {
+            "correct_at_1": round(self.acc1 * self.num_images),
+            "correct_at_5": round(self.acc5 * self.num_images),
+        }
+        return {"num_images": self.num_images} | correct | {"loss": self.loss}
+
     def words(self, name: str = "Validation") -> str:
         """The result as the log shows it."""
         return (
@@ -272,12 +280,14 @@ def evaluate(
     report_freq: int = 100,
     head: str = "Val",
     precision: Precision | None = None,
+    see: Callable[[paddle.Tensor, paddle.Tensor], None] = lambda logits, labels: None,
 ) -> EvalResult:
     """Cross-entropy and accuracy over the whole data set, from counts of images; log lines start with `head`.
 
     Each process has its share of the images, without any of them twice, and may have more batches than another, or
     none: they meet at the end alone, so that the lines on the way tell of this process's share. The loss of an image
-    is computed and summed in float64, so that the sum does not depend on who had which.
+    is computed and summed in float64, so that the sum does not depend on who had which. `see` gets the logits and
+    labels of every batch, such as `ConfusionMatrix.add`.
 
     Raises:
         CaitError: the loss is not finite, or a process could not read an image; all processes raise it.
@@ -289,6 +299,7 @@ def evaluate(
         for step, batch in enumerate(progress(loader, log, len(loader), head)):
             logits = precision.run(model, normalize(batch.images)).astype("float64")
             totals.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
+            see(logits, batch.labels)
             if step % report_freq == 0:
                 loss, acc1, acc5, _ = totals.read()
                 log.info(

@@ -1,11 +1,15 @@
 """The jobs: a config becomes objects, and the engine runs them. Training has a module of its own."""
 
+import json
+
 from yacs.config import CfgNode
 
 from cait import dist, engine
 from cait.checkpoint import load_weights
+from cait.confusion import ConfusionMatrix, write_confusion
 from cait.data.build import build_loaders
 from cait.errors import CaitError
+from cait.files import write_text
 from cait.precision import build_precision
 from cait.results import result_line, write_results
 from cait.start import open_job, output_folder, prepare_model, select_device
@@ -33,16 +37,28 @@ def _run_alone(config: CfgNode) -> None:
 
 
 def evaluate(config: CfgNode) -> engine.EvalResult:
-    """Evaluates MODEL.PRETRAINED on the validation set; log in `log_eval.txt`."""
+    """Evaluates MODEL.PRETRAINED on the validation set; log in `log_eval.txt`, counts in `evaluation.json`.
+
+    With EVALUATE.CONFUSION also `per_class.csv` and `confusion.csv`.
+    """
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
     notes = load_weights(model, config.MODEL.PRETRAINED)
     dist.broadcast(model.state_dict().values())
-    log = open_job(config, output_folder(config, "eval"), "eval")
+    folder = output_folder(config, "eval")
+    log = open_job(config, folder, "eval")
     log.info("; ".join(notes))
-    result = engine.evaluate(model, loaders.val, normalize, log, report_freq=config.REPORT_FREQ, precision=precision)
+    confusion = ConfusionMatrix(config.MODEL.NUM_CLASSES) if config.EVALUATE.CONFUSION else None
+    options = {"see": confusion.add} if confusion else {}
+    options |= {"report_freq": config.REPORT_FREQ, "precision": precision}
+    result = engine.evaluate(model, loaders.val, normalize, log, **options)
     log.info(result.words())
+    counts = confusion.read() if confusion else None
+    if dist.rank() == 0:
+        write_text(folder / "evaluation.json", json.dumps(result.counts(), indent=1) + "\n")
+        if counts is not None:
+            write_confusion(folder, counts, loaders.class_names)
     return result
 
 
