@@ -245,3 +245,15 @@ def test_a_finished_run_is_equal_however_it_is_started(tiny_yaml, digits, tmp_pa
     assert run_python(*launched(2, tmp_path, *command)).returncode == 0
     assert_same_weights(tmp_path / "own" / "latest.pdparams", tmp_path / "launcher" / "latest.pdparams")
     assert without_timing(rows_of(tmp_path / "own")) == without_timing(rows_of(tmp_path / "launcher"))
+
+
+@pytest.mark.slow
+def test_two_hosts_end_together_and_resume(tiny_yaml, all_digits, tmp_path):
+    script = [ROOT / "tests" / "two_hosts.sh", tmp_path / "two", sys.executable, MAIN]
+    more = [f"-cfg={tiny_yaml}", f"-data_path={all_digits}", "-epochs=12"]
+    result = subprocess.run(["bash", *map(str, script), *more], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    if result.returncode == 77:
+        pytest.skip(result.stdout.strip())
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "host 0" in result.stdout and "nothing was heard of process 1 for 30 s" in result.stdout
+    assert [row["epoch"] for row in rows_of(tmp_path / "two" / "run")] == list(range(1, 13))
