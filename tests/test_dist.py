@@ -94,10 +94,11 @@ def test_two_processes_with_half_the_batch_equal_one(tiny_yaml, all_digits, odd_
 
 def test_evaluation_counts_the_same_in_one_two_and_three_processes(tiny_yaml, odd_digits, tiny_weights, tmp_path):
     """In float64: the rounding of float32 logits depends on the batch that an image is in."""
-    lines, results = (odd_digits / "val_list.txt").read_text().splitlines(), {}
+    lines = (odd_digits / "val_list.txt").read_text().splitlines()
     for count in (19, 2):  # of 2 images, the last of 3 processes has none
         (odd_digits / "val_list.txt").write_text("".join(f"{line}\n" for line in lines[:count]))
-        for processes in (1, 2, 3):
+        results = {}
+        for processes in (1, 2, 3) if count == 19 else (1, 3):
             folder = tmp_path / f"{count}-{processes}"
             more = [f"-ngpus={processes}", "-eval", f"-pretrained={tiny_weights[2]}", "-batch_size=4"]
             more += ["-o", "EVALUATE.CONFUSION=true"]
@@ -106,7 +107,7 @@ def test_evaluation_counts_the_same_in_one_two_and_three_processes(tiny_yaml, od
             counts = json.loads((folder / "evaluation.json").read_text())
             assert counts["num_images"] == count
             results[processes] = counts, (folder / "confusion.csv").read_text(), (folder / "per_class.csv").read_text()
-        for processes in (2, 3):
+        for processes in set(results) - {1}:
             assert results[processes][1:] == results[1][1:]
             for name in ("num_images", "correct_at_1", "correct_at_5"):
                 assert results[processes][0][name] == results[1][0][name]
@@ -205,7 +206,8 @@ def test_a_silent_process_ends_the_others(tiny_yaml, all_digits, tmp_path):
     process = started(*words(tiny_yaml, all_digits, tmp_path / "run", "-ngpus=2", "-epochs=1000"), until="Step[0000")
     os.kill(workers(process)[1], signal.SIGSTOP)
     _, errors = process.communicate(timeout=2 * END_SECONDS)
-    assert process.returncode == 1 and "error: nothing was heard of process 1 for 30 s" in errors
+    assert process.returncode == 1
+    assert errors == "error: nothing was heard of process 1 for 30 s: its machine or the network fails\n"
 
 
 @pytest.mark.parametrize("launcher", [False, True])
@@ -238,6 +240,7 @@ def test_wrong_numbers_of_processes_are_one_sentence(tiny_yaml, digits, tmp_path
     assert (result.returncode, result.stderr) == (2, "error: -ngpus: NGPUS must be a whole number from 1, not 0\n")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_equal_however_it_is_started(tiny_yaml, digits, tmp_path):
     command = words(tiny_yaml, digits, tmp_path / "own", "-ngpus=2", "-epochs=1")
     assert run_python(*command).returncode == 0

@@ -72,6 +72,15 @@ def test_clipping_bounds_the_step(make_loader):
     assert np.abs(tight - start).max() < np.abs(free - start).max()
 
 
+def test_drop_path_differs_from_process_to_process(make_loader, monkeypatch):
+    def weights():
+        return train(small_model(drop_path=0.5), make_loader(5))[1]
+
+    first = weights()
+    monkeypatch.setattr(engine.dist, "rank", lambda: 1)
+    assert not np.array_equal(first, weights())
+
+
 def test_drop_path_repeats_with_the_seed_and_changes_with_the_epoch(make_loader):
     def weights(**options):
         return train(small_model(drop_path=0.5), make_loader(5), **options)[1]

@@ -38,6 +38,14 @@ def local_size() -> int:
     return int(os.environ.get("PADDLE_LOCAL_SIZE", world_size()))
 
 
+class _SharedError(CaitError):
+    """The error of one process, raised in all of them."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """Within it the processes work together: they end together, and when one fails, all do, for its reason.
@@ -59,7 +67,7 @@ def joined() -> Iterator[None]:
             traceback.print_exc()
             known = f"{type(error).__name__}: {error}", 1
         message, exit_code = known
-        if isinstance(error, Exception) and not getattr(error, "is_shared", False):
+        if isinstance(error, Exception) and not isinstance(error, _SharedError):
             message += f" (process {rank()} of {world_size()})"
         watchdog.fail(message, exit_code)
 
@@ -130,11 +138,7 @@ def raise_first(error: CaitError | None, is_cause: bool = True) -> None:
     found = [entry for entry in found if entry is not None]
     if found:
         _, origin, message, exit_code = min(found)
-        shared = (UsageError if exit_code == UsageError.exit_code else CaitError)(
-            f"{message} (process {origin} of {world_size()})"
-        )
-        shared.is_shared = True
-        raise shared
+        raise _SharedError(f"{message} (process {origin} of {world_size()})", exit_code)
 
 
 @paddle.no_grad()

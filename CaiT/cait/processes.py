@@ -80,7 +80,8 @@ def _wait(processes: list[subprocess.Popen]) -> int:
             culprit = next(rank for rank, process in enumerate(processes) if process.poll())
             deadline = time.monotonic() + GRACE_SECONDS
         if time.monotonic() > deadline:  # they were not connected yet, or hang
-            print(f"error: process {culprit} ended with exit code {processes[culprit].returncode}", file=sys.stderr)
+            if processes[0].poll() is None:  # which would have said why
+                print(f"error: process {culprit} ended with exit code {processes[culprit].returncode}", file=sys.stderr)
             for process in processes:
                 process.kill()
             for process in processes:

@@ -52,9 +52,11 @@ class Watchdog:
             connection.settimeout(self.silence_seconds)
             lines = _lines(connection)
             peer = next(lines, {}).get("rank")
-            if isinstance(peer, int) and 0 < peer < self.num_processes:  # anything else is a stranger's
-                self._peers[peer] = connection
-                self._start(self._hear, peer, lines)
+            if not isinstance(peer, int) or not 0 < peer < self.num_processes:
+                connection.close()  # a stranger's
+                continue
+            self._peers[peer] = connection
+            self._start(self._hear, peer, lines)
         server.close()
         self._start(self._beat)
 
