@@ -61,6 +61,7 @@ def main():
             found.update({f"{name}/state": np.asarray(value).copy() for name, value in state.items()})
 
     training._Run, training._start_equal = Remembering, remember_start
+    dist.BUCKET_ELEMENTS = 1000  # several buckets, and tensors larger than one
     jobs.run(config)
     np.savez(f"{what}{dist.rank()}.npz", **found)
 

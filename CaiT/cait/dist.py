@@ -155,12 +155,14 @@ def sum_gradients(parameters: Iterable[paddle.Tensor]) -> None:
     The order of summing is the same in all processes, so that they stay equal bit by bit.
     """
     bucket: list[paddle.Tensor] = []
+    num_elements = 0
     for parameter in parameters if world_size() > 1 else ():
         if parameter.stop_gradient:
             continue
-        if bucket and sum(other.size for other in bucket) + parameter.size > BUCKET_ELEMENTS:
+        num_elements += parameter.size
+        if bucket and num_elements > BUCKET_ELEMENTS:
             _sum_bucket(bucket)
-            bucket = []
+            bucket, num_elements = [], parameter.size
         bucket.append(parameter)
     if bucket:
         _sum_bucket(bucket)
