@@ -141,7 +141,8 @@ def test_a_bad_validation_image_does_not_cost_the_epoch(tiny_config, tmp_path, d
     assert load_tensors(tmp_path / "run" / "latest.pdstates")["progress"]["epoch"] == 1
     bad.write_bytes(content)
     jobs.run(tiny_config(TRAIN__RESUME=str(tmp_path / "run")))
-    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [2]
+    rows = rows_of(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2] and [("val_acc1" in row) for row in rows] == [False, True]
 
 
 def test_weights_that_are_not_finite_are_never_saved(tiny_config, tmp_path):

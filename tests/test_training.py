@@ -121,18 +121,6 @@ def test_saving_memory_changes_no_result(tiny_config, tmp_path):
     assert saving == pytest.approx(plain, rel=1e-6)
 
 
-def test_a_failed_validation_costs_nothing_but_itself(tiny_config, tmp_path, digits):
-    image = digits / (digits / "val_list.txt").read_text().split()[0]
-    content = image.read_bytes()
-    image.write_bytes(b"")
-    with pytest.raises(CaitError, match="the image cannot be read"):
-        jobs.run(tiny_config())
-    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1] and "val_acc1" not in rows_of(tmp_path / "run")[0]
-    image.write_bytes(content)
-    jobs.run(tiny_config(TRAIN__RESUME=str(tmp_path / "run")))
-    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1, 2]
-
-
 def test_below_frozen_blocks_nothing_is_computed_again(tiny_config, tmp_path, capfd):
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
     keys = {"TRAIN__FREEZE": "all_but_class_attention", "MODEL__PRETRAINED": str(tmp_path / "run" / "latest")}

@@ -128,7 +128,8 @@ def train(config: CfgNode) -> None:
         row |= {"grad_norm": result.grad_norm, **layer_scale(model)}
         _validate_and_save(config, run, loaders, normalize, row, head)
     profiler.stop()
-    _draw(run)
+    if dist.rank() == 0:
+        _draw(run)
 
 
 def _draw(run: _Run) -> None:
@@ -157,7 +158,7 @@ def _validate_and_save(
         names.append(f"epoch_{epoch}")
         ema_names += [f"epoch_{epoch}_ema"] if run.ema is not None else []
     _keep(run, row, names, ema_names)
-    if config.VISUALDL:
+    if config.VISUALDL and dist.rank() == 0:
         write_scalars(run.folder / "visualdl", row)
     run.log.info("saved %s in %s", ", ".join(names + ema_names), run.folder)
 
