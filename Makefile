@@ -43,7 +43,7 @@ test-paddle26:
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/shellcheck -x test_tipc/*.sh .ci/run
+	$(BIN)/shellcheck -x test_tipc/*.sh tests/*.sh .ci/run
 
 docs: install
 	PYTHONPATH=CaiT $(BIN)/python -m cait.config > docs/config.md
