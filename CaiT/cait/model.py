@@ -14,14 +14,14 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional as F
 
-from cait.precision import float32
+from cait.precision import float32, full_precision, like
 
 LAYER_NORM_EPSILON = 1e-6
 
 
 def add_branch(x, gamma, branch, drop_path=lambda x: x):
     """LayerScale and residual sum: x + drop_path(gamma * branch); gamma [D], the others [B, N, D]."""
-    with paddle.amp.auto_cast(enable=False):
+    with full_precision():
         return x + drop_path(gamma * float32(branch))
 
 
@@ -91,13 +91,13 @@ class TalkingHeadsAttention(nn.Layer):
 
     def _attend(self, q, k, v, maps=None):
         """Queries [B, H, n, d], keys and values [B, H, N, d] -> [B, H, n, d]; the rows do not see each other."""
-        with paddle.amp.auto_cast(enable=False):
+        with full_precision():
             logits = self.proj_l(paddle.matmul(float32(q * self.scale), float32(k), transpose_y=True))
             softmax = F.softmax(logits, axis=-1)
             mixed = self.proj_w(softmax)
         if maps is not None:
             maps.update(softmax=softmax, mixed=mixed)
-        return paddle.matmul(self.attn_drop(mixed).astype(v.dtype), v)
+        return paddle.matmul(like(self.attn_drop(mixed), v), v)
 
 
 class ClassAttention(nn.Layer):
@@ -124,11 +124,11 @@ class ClassAttention(nn.Layer):
     def forward(self, x, maps=None):
         q = self._split_heads(self.q(x[:, :1])) * self.scale
         k, v = self._split_heads(self.k(x)), self._split_heads(self.v(x))
-        with paddle.amp.auto_cast(enable=False):
+        with full_precision():
             softmax = F.softmax(paddle.matmul(float32(q), float32(k), transpose_y=True), axis=-1)
         if maps is not None:
             maps["softmax"] = softmax
-        out = paddle.matmul(softmax.astype(v.dtype), v).transpose([0, 2, 1, 3])
+        out = paddle.matmul(like(softmax, v), v).transpose([0, 2, 1, 3])
         return self.proj(out.reshape([x.shape[0], 1, x.shape[2]]))
 
 
@@ -300,7 +300,7 @@ class CaiT(nn.Layer):
         if tuple(images.shape[-2:]) != self.image_size and min(images.shape[-2:]) > 0:  # -1: a dynamic export
             raise ValueError(f"images of {images.shape[-2:]} pixels given to a model of {list(self.image_size)}")
         patches = self.patch_embed(images)
-        with paddle.amp.auto_cast(enable=False):
+        with full_precision():
             x = self.pos_drop(float32(patches) + self.pos_embed)
             cls_token = self.cls_token.expand([x.shape[0], 1, x.shape[2]])
         for index, block in enumerate(self.blocks):

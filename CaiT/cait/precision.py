@@ -4,6 +4,7 @@ Mixed precision is a matter of GPUs: PaddlePaddle has none on the CPU, where onl
 weights stay in float32 at both levels. What never leaves float32 is told in `cait.model`.
 """
 
+import contextlib
 from typing import Any
 
 import paddle
@@ -17,6 +18,16 @@ INITIAL_LOSS_SCALE = 2.0**16
 def float32(x: paddle.Tensor) -> paddle.Tensor:
     """The tensor, in float32 where it was in half precision."""
     return x.astype("float32") if x.dtype in (paddle.float16, paddle.bfloat16) else x
+
+
+def full_precision():
+    """Context within which mixed precision is off; nothing while a program is traced, which is in float32 anyway."""
+    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else contextlib.nullcontext()
+
+
+def like(x: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
+    """`x` in the type of `other`, without a cast in an exported program, which oneDNN's bfloat16 could not change."""
+    return x if x.dtype == other.dtype else x.astype(other.dtype)
 
 
 class Precision:
