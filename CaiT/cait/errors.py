@@ -46,8 +46,10 @@ class _Terminated(BaseException):
     """SIGTERM, as a batch system sends it."""
 
 
-def _terminate(signum, frame):
-    raise _Terminated
+def _stop(signum, frame):
+    # The signal may come while Paddle builds an object, whose half complains when it is taken down.
+    sys.unraisablehook = lambda _: None
+    raise _Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
 
 def outcome(error: BaseException) -> tuple[str, int] | None:
@@ -64,7 +66,9 @@ def outcome(error: BaseException) -> tuple[str, int] | None:
 def run_command(main: Callable[[], None]) -> None:
     """Calls `main()` and ends the process with 0, 1 on failure, 2 on wrong usage, 130 on Ctrl-C or 143 on SIGTERM."""
     warnings.filterwarnings("ignore", message="No ccache found")  # Paddle says so at every import
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
+        signal.signal(signal.SIGINT, _stop)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a file name need not be text in the terminal's encoding
     message, exit_code = None, 0
