@@ -71,12 +71,14 @@ def train(config: CfgNode) -> None:
         check_visualdl()
     loaders = build_loaders(config)
     precision, mix, criterion = build_precision(config), *_mix_and_criterion(config)
+    options = {"report_freq": config.REPORT_FREQ, "precision": build_precision(config, evaluation=True)}
+    plan = _plan(config, loaders)
     model, normalize = prepare_model(config)
     model.save_memory(config.TRAIN.RECOMPUTE, config.TRAIN.QUERY_CHUNK)
     freeze(model, config.TRAIN.FREEZE)
     optimizer = build_optimizer(config, model)
     ema = None if config.TRAIN.EMA_DECAY is None else ModelEma(model, config.TRAIN.EMA_DECAY)
-    progress, rows, origin = _starting_point(config, _plan(config, loaders), model, optimizer, ema)
+    progress, rows, origin = _starting_point(config, plan, model, optimizer, ema)
     _start_equal(config, progress, model, ema)
     folder = output_folder(config, "train")
     log = open_job(config, folder, "train")
@@ -114,7 +116,7 @@ def train(config: CfgNode) -> None:
             after_step=after_step,
             start=start,
             save_steps=config.SAVE_STEPS,
-            save=_saver_in_epoch(run, _plan(config, loaders)),
+            save=_saver_in_epoch(run, plan),
             precision=precision,
         )
         head = f"----- Epoch[{epoch:03d}/{config.TRAIN.NUM_EPOCHS:03d}]"
@@ -126,7 +128,7 @@ def train(config: CfgNode) -> None:
         row = {"epoch": epoch, "step": progress["step"], "lr": rate, "train_loss": result.loss}
         row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
         row |= {"grad_norm": result.grad_norm, **layer_scale(model)}
-        _validate_and_save(config, run, loaders, normalize, row, head)
+        _validate_and_save(config, run, loaders, normalize, row, head, **options)
     profiler.stop()
     if dist.rank() == 0:
         _draw(run)
@@ -140,11 +142,10 @@ def _draw(run: _Run) -> None:
 
 
 def _validate_and_save(
-    config: CfgNode, run: _Run, loaders: Loaders, normalize: Normalize, row: dict[str, Any], head: str
+    config: CfgNode, run: _Run, loaders: Loaders, normalize: Normalize, row: dict[str, Any], head: str, **options
 ) -> None:
-    """What follows an epoch, as far as it is due."""
+    """What follows an epoch, as far as it is due; the options are those of `engine.evaluate`."""
     epoch, last = row["epoch"], config.TRAIN.NUM_EPOCHS
-    options = {"report_freq": config.REPORT_FREQ, "precision": build_precision(config, evaluation=True)}
     names, ema_names = [LATEST], []
     if _is_due(epoch, config.VALIDATE_FREQ, last):
         try:
