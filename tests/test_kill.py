@@ -91,22 +91,24 @@ class Stop(BaseException):
     """Ends a run as a kill would, at a chosen write."""
 
 
-def test_a_stop_before_any_write(tiny_config, tmp_path, monkeypatch):
-    keys = {"TRAIN__NUM_EPOCHS": 3, "SAVE_FREQ": 1}
-    replace, writes = os.replace, []
+def check_every_stop(tiny_config, tmp_path, monkeypatch, keys, first, written=lambda target: None):
+    """Stops a run before each of its writes in turn, from the `first` on; resumed, it ends as an unbroken one does.
+
+    `written` gets every file that was written. Returns the number of writes.
+    """
+    replace, writes, stop = os.replace, [], None
 
     def stopping_replace(source, target):
         writes.append(target)
         if len(writes) == stop:
             raise Stop
         replace(source, target)
+        written(target)
 
     monkeypatch.setattr(os, "replace", stopping_replace)
-    stop = None
     jobs.run(tiny_config(**keys, OUTPUT_DIR=str(tmp_path / "unbroken")))
     total = len(writes)
-    assert total > 15
-    for number in range(1, total + 1):
+    for number in range(first, total + 1):
         folder, stop = tmp_path / f"stopped{number}", number
         writes.clear()
         with pytest.raises(Stop):
@@ -116,6 +118,12 @@ def test_a_stop_before_any_write(tiny_config, tmp_path, monkeypatch):
         resume = {"TRAIN__RESUME": str(folder)} if number > 1 else {}  # before the first write there is no run
         jobs.run(tiny_config(**keys, **resume, OUTPUT_DIR=str(folder)))
         assert_ends_equal(tmp_path / "unbroken", folder)
+    return total
+
+
+def test_a_stop_before_any_write(tiny_config, tmp_path, monkeypatch):
+    keys = {"TRAIN__NUM_EPOCHS": 3, "SAVE_FREQ": 1}
+    assert check_every_stop(tiny_config, tmp_path, monkeypatch, keys, first=1) > 15
 
 
 # Everything that is random or averaged, saved after every second step of an epoch of five.
@@ -131,30 +139,14 @@ def test_a_stop_before_any_write_within_an_epoch(tiny_config, tmp_path, monkeypa
     for line in (digits / "train_list.txt").read_text().splitlines()[:5]:
         (digits / line.split()[0]).write_bytes(b"no image")
     keys = {name.replace(".", "__"): value for name, value in WHOLE_RECIPE.items()} | {"TRAIN__NUM_EPOCHS": 2}
-    replace, saved, writes = os.replace, [], []
+    saved, unbroken = [], tmp_path / "unbroken"
 
-    def stopping_replace(source, target):
-        writes.append(target)
-        if len(writes) == stop:
-            raise Stop
-        replace(source, target)
-        if str(target).endswith("latest.pdstates"):
+    def written(target):
+        if str(target) == str(unbroken / "latest.pdstates"):
             saved.append("in_epoch" in load_tensors(target)["progress"])
 
-    monkeypatch.setattr(os, "replace", stopping_replace)
-    stop = None
-    jobs.run(tiny_config(**keys, OUTPUT_DIR=str(tmp_path / "unbroken")))
-    total = len(writes)
-    assert saved == [True, True, False] * 2 and rows_of(tmp_path / "unbroken")[0]["skipped_images"] > 0
-    for number in range(2, total + 1):
-        folder, stop = tmp_path / f"stopped{number}", number
-        writes.clear()
-        with pytest.raises(Stop):
-            jobs.run(tiny_config(**keys, OUTPUT_DIR=str(folder)))
-        assert_all_load(folder)
-        stop = None
-        jobs.run(tiny_config(**keys, TRAIN__RESUME=str(folder), OUTPUT_DIR=str(folder)))
-        assert_ends_equal(tmp_path / "unbroken", folder)
+    check_every_stop(tiny_config, tmp_path, monkeypatch, keys, first=2, written=written)
+    assert saved == [True, True, False] * 2 and rows_of(unbroken)[0]["skipped_images"] > 0
 
 
 def test_a_kill_within_an_epoch(tiny_yaml, all_digits, tmp_path):
