@@ -14,7 +14,7 @@ import paddle
 
 from cait.checkpoint import find_weights, read_weights
 from cait.deploy.bundle import DESCRIPTION, PROGRAMS, STEM, read_description
-from cait.deploy.onnx_file import check_tools
+from cait.deploy.onnx_file import check_tools, open_session
 from cait.errors import CaitError, UsageError
 
 Teacher = Callable[[paddle.Tensor], paddle.Tensor]  # normalised images [B, C, height, width] -> logits [B, classes]
@@ -143,16 +143,10 @@ class OnnxTeacher:
 
     def __init__(self, path: str | os.PathLike):
         check_tools("onnxruntime")
-        import onnxruntime
-
         if not os.path.isfile(path):
             raise UsageError(f"DISTILL.TEACHER {path}: no such file")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; it warns of every node that it does not optimise
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=onnxruntime.get_available_providers()
-            )
+            self._session = open_session(path)
         except Exception as error:  # its errors have no common class
             raise CaitError(f"{path}: ONNX Runtime cannot load the teacher ({type(error).__name__})") from error
         self._input = self._session.get_inputs()[0]

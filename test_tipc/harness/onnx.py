@@ -1,14 +1,13 @@
 """The chain to ONNX: export with `--onnx`, inference with ONNX Runtime, compared with the model's own predictions."""
 
-import importlib.util
 import pathlib
 
+from cait.deploy.onnx_file import missing_tools
 from harness import ROOT, TIPC
 from harness.parameters import LineFile, Rule
 from harness.steps import Step, exported, inferred, predicted
 
 _INTEGERS = r"[1-9]\d*(?:\|[1-9]\d*)*", "a whole number from 1; several with | between"
-PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 
 
 class OnnxParameters(LineFile):
@@ -47,7 +46,7 @@ def onnx_steps(parameters: OnnxParameters, output: pathlib.Path) -> list[Step]:
     """Export, the model's predictions, and ONNX Runtime with every batch size."""
     python, weights = parameters.value(3), parameters.value(5)
     bundle, table = output / "inference", output / "pred" / "predictions.csv"
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    missing = missing_tools()
     skip = f"{' and '.join(missing)} not installed (requirements-onnx.txt)" if missing else ""
     words = [python, *parameters.words(4), *parameters.pair(5), *parameters.pair(6, bundle)]
     steps = [

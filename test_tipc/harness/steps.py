@@ -8,10 +8,8 @@ import re
 import shlex
 from collections.abc import Callable
 
+from cait.deploy.bundle import DESCRIPTION, PARAMETERS, PROGRAMS
 from harness.compare import read_lines
-
-BUNDLE = ("inference.yaml", "inference.pdiparams")
-PROGRAMS = ("inference.json", "inference.pdmodel")
 
 
 @dataclasses.dataclass
@@ -90,7 +88,7 @@ def exported(folder: pathlib.Path, *more: str) -> Callable[[], str]:
     """The bundle is whole."""
 
     def left_undone() -> str:
-        missing = [name for name in (*BUNDLE, *more) if not (folder / name).is_file()]
+        missing = [name for name in (DESCRIPTION, PARAMETERS, *more) if not (folder / name).is_file()]
         if not any((folder / name).is_file() for name in PROGRAMS):
             missing.append(" or ".join(PROGRAMS))
         return f"{folder} holds no {missing[0]}" if missing else ""

@@ -16,6 +16,19 @@ NUM_DIGITS = 1797
 HELD_OUT_EVERY = 5  # 360 of them
 
 
+def load_scans():
+    """scikit-learn's digits: `images` [1797, 8, 8] from 0 to 16, `target` [1797].
+
+    Raises:
+        CaitError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise CaitError("scikit-learn is needed for the digits: pip install scikit-learn") from error
+    return load_digits()
+
+
 def write_digits(folder: pathlib.Path) -> bool:
     """Writes the 1797 digits as PNG files with `train_list.txt`, `val_list.txt`, `test_list.txt`, `labels.txt`.
 
@@ -32,11 +45,7 @@ def write_digits(folder: pathlib.Path) -> bool:
         return False
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CaitError(f"{folder}: exists and is not the whole digits data set; choose another --output")
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise CaitError("scikit-learn is needed for the digits: pip install scikit-learn") from error
-    digits = load_digits()
+    digits = load_scans()
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
     lists = {"train": [], "val": []}

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
+from cait.data.digits import load_scans
 from cait.data.imagenet_lists import VAL_FOLDERS, write_lists
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.errors import CaitError
@@ -89,11 +90,7 @@ def _check_is_ours(folder: pathlib.Path, imagenet: pathlib.Path) -> None:
 
 def _write_digits(folder: pathlib.Path, num_train: int, num_val: int) -> None:
     """Digit d stands for class d of ImageNet, so that labels, folders and names are real ones."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise CaitError("scikit-learn is needed for the digits: pip install scikit-learn") from error
-    digits, wordnet_ids = load_digits(), imagenet1k_wordnet_ids()
+    digits, wordnet_ids = load_scans(), imagenet1k_wordnet_ids()
     rng = np.random.default_rng(0)
     for split, first, count in (("train", 0, num_train), ("valid", FIRST_VALIDATION_DIGIT, num_val)):
         for number, index in enumerate(_evenly(digits.target, first, count)):

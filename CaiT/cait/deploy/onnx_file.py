@@ -11,6 +11,7 @@ import numpy as np
 from cait.deploy.bundle import LOGITS, ONNX, Description, find_program, verify
 from cait.errors import CaitError, UsageError
 
+TOOLS = ("paddle2onnx", "onnx", "onnxruntime")
 OPSET = 17  # the first with LayerNormalization as one operator
 BATCH = "batch"
 
@@ -25,11 +26,15 @@ paddle2onnx.export(*sys.argv[1:], opset_version={OPSET}, **more)
 """
 
 
+def missing_tools(*names: str) -> list[str]:
+    """Which of these packages, or of all that ONNX files need, are not installed."""
+    return [name for name in names or TOOLS if importlib.util.find_spec(name) is None]
+
+
 def check_tools(*names: str) -> None:
     """Raises UsageError if a package that ONNX files need is not installed."""
-    for name in names or ("paddle2onnx", "onnx", "onnxruntime"):
-        if importlib.util.find_spec(name) is None:
-            raise UsageError(f"ONNX needs {name}, which is not installed: pip install -r requirements-onnx.txt")
+    for name in missing_tools(*names):
+        raise UsageError(f"ONNX needs {name}, which is not installed: pip install -r requirements-onnx.txt")
 
 
 def write_onnx(folder: pathlib.Path, description: Description) -> pathlib.Path:
@@ -64,6 +69,17 @@ def _rename(path: pathlib.Path, description: Description) -> None:
     onnx.save(model, path)
 
 
+def open_session(path: pathlib.Path, providers: list[str] | None = None):
+    """ONNX Runtime's session for a file, on the named providers or on all that its package has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; it warns of every node that it does not optimise
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=providers or onnxruntime.get_available_providers()
+    )
+
+
 class OnnxPredictor:
     """The bundle's ONNX file in ONNX Runtime on the CPU; answers as `Predictor` does.
 
@@ -74,12 +90,7 @@ class OnnxPredictor:
 
     def __init__(self, folder: str | os.PathLike, description: Description):
         check_tools("onnxruntime")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; it warns of every node that it does not optimise
-        path = verify(folder, description, ONNX)
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(verify(folder, description, ONNX), ["CPUExecutionProvider"])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits [B, classes] of normalised images [B, channels, height, width], both float32."""
