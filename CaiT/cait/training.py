@@ -35,8 +35,8 @@ BEST, BEST_EMA = "best_model", "best_model_ema"
 class _Run:
     """What training changes, and where it is saved.
 
-    `progress` holds plain values: epochs and steps done, the best accuracies, and `in_epoch` in a checkpoint that was
-    saved within one.
+    `progress` holds plain values: epochs and steps done, the best accuracies, `scale`, which is what a step was, and
+    `in_epoch` in a checkpoint that was saved within one.
     """
 
     model: CaiT
@@ -183,6 +183,13 @@ def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> floa
     scaling = f"TRAIN.BASE_LR {config.TRAIN.BASE_LR:.6g}" + (f" / {reference} * {images_per_step}" if reference else "")
     words = "batches of {}, {} for a step, in {} processes".format(*factors)
     run.log.info("%d images a step (%s), peak learning rate %.6g (%s)", images_per_step, words, base_lr, scaling)
+    scale = dict(zip(("images a batch", "batches for a step", "processes"), factors))
+    scale |= {"images a step": images_per_step, "peak learning rate": base_lr}
+    before = run.progress.get("scale", scale)
+    changes = [f"{name} {value:.6g}, not {before[name]:.6g}" for name, value in scale.items() if value != before[name]]
+    if changes:
+        run.log.info("other than before the checkpoint: %s", "; ".join(changes))
+    run.progress["scale"] = scale
     if run.progress["epoch"] >= config.TRAIN.NUM_EPOCHS:
         run.log.info("nothing to train: %d of %d epochs are done", run.progress["epoch"], config.TRAIN.NUM_EPOCHS)
     return base_lr
