@@ -3,8 +3,12 @@
 dist_parameters.py FILE ...    saves the parameters, averages and optimizer state of each process in FILE<rank>.npz
 dist_parameters.py float64 ... computes in double precision
 dist_parameters.py nan ...     lets the loss of process 1 be nan
+dist_parameters.py steps ...   saves the mean loss of every step in steps<rank>.json of the run; needs SAVE_STEPS=1
+dist_parameters.py silence6 ... ends the run when nothing was heard of a process for 6 s
 """
 
+import functools
+import json
 import pathlib
 import sys
 
@@ -27,8 +31,6 @@ def main():
     from cait.optim import optimizer_state
 
     if what == "float64":
-        import functools
-
         import paddle
 
         from cait import start as common
@@ -43,6 +45,27 @@ def main():
         scale = float("nan") if dist.rank() == 1 else 1.0
         training.label_smoothing_cross_entropy = lambda smoothing: lambda *words: plain(*words) * scale
         jobs.run(config)
+        return
+
+    if what == "silence6":
+        dist.Watchdog = functools.partial(dist.Watchdog, silence_seconds=6.0)
+        jobs.run(config)
+        return
+
+    if what == "steps":
+        sums, losses_of_steps, save = [], [], training._Run.save
+
+        def remember_step(self, *words, **more):
+            save(self, *words, **more)
+            if "in_epoch" in more:
+                states = more["in_epoch"]["states"]
+                sums.append(np.sum([state[2] for state in states], axis=0))  # over the processes and the epoch so far
+                loss, _, _, images = sums[-1] - (sums[-2] if states[0][0] > 1 else 0.0)
+                losses_of_steps.append(loss / images)
+
+        training._Run.save = remember_step
+        jobs.run(config)
+        pathlib.Path(config.OUTPUT_DIR, f"steps{dist.rank()}.json").write_text(json.dumps(losses_of_steps))
         return
 
     found = {}
