@@ -608,19 +608,6 @@ def test_the_two_commands_on_a_clean_copy(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_shipped_files_commands_run(tmp_path):
-    folder = tmp_path / "copy"
-    folder.mkdir()
-    copy_checkout(folder)
-    assert run_script("prepare.sh", SHIPPED, LITE, root=folder).returncode == 0
-    train, evaluate, export, inferences = compose(SHIPPED, LITE, "test_tipc/output/by_hand")
-    for command in (train, evaluate, export, *inferences):
-        result = shell(command, folder)
-        assert result.returncode == 0, f"{command}\n{result.stderr}"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_chain_to_onnx(tmp_path):
     for name in ("paddle2onnx", "onnx", "onnxruntime"):
         pytest.importorskip(name)
