@@ -63,7 +63,7 @@ def main() -> None:
         "inference_max_abs_diff": max(row["max_diff"] for row in alignment["rows"] if row["name"] in FP32_ENGINES),
     }
     write_text(demo / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    plot_learning_curves(rows, demo / "learning_curves.png", "CaiT on scanned digits")
+    plot_learning_curves({"demo": rows}, demo / "learning_curves.png", "CaiT on scanned digits")
     print(f"\nvalidation accuracy {report['val_acc1']:.4f} after {report['train_seconds']} s of training")
     print(f"{demo / 'report.json'} and {demo / 'learning_curves.png'} are written")
 

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "CaiT" / "cait"
 LAYERS = [
     {"errors", "config_kinds", "digest", "device", "guard", "ema", "watchdog"},
     {"files", "dist", "processes", "deploy", "precision"},
+    {"figure"},
     {"config", "confusion", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
     {"convert", "download", "optim", "watch"},
     {

@@ -28,9 +28,18 @@ def test_a_broken_line_is_named(tmp_path, line, words):
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1]])
 def test_the_picture_has_curves(tmp_path, rows):
-    plot_learning_curves(rows, tmp_path / "curves.png", "a run")
+    plot_learning_curves({"a run": rows}, tmp_path / "curves.png", "a run")
     with Image.open(tmp_path / "curves.png") as image:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] > 1000
     blue = (pixels[..., 2] > 150) & (pixels[..., 0] < 80)  # the first curve's colour
     assert blue.sum() > 20
+
+
+def test_several_runs_share_the_axes_and_differ_in_colour(tmp_path):
+    runs = {"_first": ROWS, "a $ second": ROWS[:2], "二\udce9": [{"epoch": 1, "train_loss": 1.0, "lr": None}]}
+    plot_learning_curves(runs, tmp_path / "curves.png", "runs")
+    with Image.open(tmp_path / "curves.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype("int64")
+    for colour in ((31, 119, 180), (255, 127, 14), (44, 160, 44)):  # matplotlib's first three
+        assert (np.abs(pixels - colour).max(axis=-1) < 20).sum() > 20

@@ -136,7 +136,7 @@ def train(config: CfgNode) -> None:
 
 def _draw(run: _Run) -> None:
     try:
-        plot_learning_curves(run.rows, run.folder / CURVES, run.folder.name)
+        plot_learning_curves({run.folder.name: run.rows}, run.folder / CURVES, run.folder.name)
     except CaitError as error:  # the picture is an extra
         run.log.info("no %s: %s", CURVES, error)
 
