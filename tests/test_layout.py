@@ -11,9 +11,9 @@ PACKAGE = ROOT / "CaiT" / "cait"
 LAYERS = [
     {"errors", "config_kinds", "digest", "device", "guard", "ema", "watchdog"},
     {"files", "dist", "processes", "deploy", "precision"},
-    {"figure"},
+    {"figure", "visualize"},
     {"config", "confusion", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
-    {"convert", "download", "optim", "watch"},
+    {"convert", "download", "optim", "watch", "visualize.maps"},
     {
         "cli",
         "checkpoint",
@@ -23,6 +23,7 @@ LAYERS = [
         "data.transforms",
         "data.image_files",
         "data.digits",
+        "visualize.draw",
     },
     {"zoo", "data.dataset", "data.imagenet_lists"},
     {"data.loader", "data.lite", "data.mixup", "stand_in"},
@@ -31,10 +32,10 @@ LAYERS = [
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file"},
     {"align_live", "deploy.predictor", "teacher"},
     {"training", "deploy.autolog", "deploy.export"},
-    {"jobs", "deploy.classify"},
-    {"align_deploy", "align_run"},
+    {"jobs", "deploy.classify", "visualize.sources"},
+    {"align_deploy", "align_run", "visualize.job"},
 ]
-SEES_CONFIG = {"align", "cli", "config", "jobs", "start", "training", "zoo", "data.build"}
+SEES_CONFIG = {"align", "cli", "config", "jobs", "start", "training", "visualize.sources", "zoo", "data.build"}
 
 
 def modules():

@@ -34,7 +34,7 @@ from cait.model import CaiT
 CHECK_BATCHES = (1, 3)  # the batch dimension must really be free
 
 
-class _WithClassAttention(nn.Layer):
+class WithClassAttention(nn.Layer):
     """A model that also returns the maps of its class-attention blocks, as `Description.outputs` says."""
 
     def __init__(self, model: CaiT):
@@ -101,7 +101,7 @@ def export(model: CaiT, description: Description, folder: pathlib.Path, onnx: bo
     shutil.rmtree(trial, ignore_errors=True)  # left by a killed export
     trial.mkdir()
     try:
-        layer = _WithClassAttention(model) if CLASS_ATTENTION in description.outputs else model
+        layer = WithClassAttention(model) if CLASS_ATTENTION in description.outputs else model
         layer.eval()
         # Images of the self-test, first, and more of their kind, so that batches of several sizes can be tried.
         images = np.concatenate([description.self_test_input(), _more_images(description, max(CHECK_BATCHES) - 1)])

@@ -1,0 +1,220 @@
+"""Where attention comes from: a checkpoint, run by the model itself, or a bundle, run by Paddle Inference.
+
+Both have `name`, `description` (of the input, as a bundle has it), `grid`, the rows and columns of patches, and give
+logits and class attention when called. Only a checkpoint has self-attention, talking heads and LayerScale to show.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+
+from cait.checkpoint import find_weights, load_weights
+from cait.config import make_config, read_yaml, run_folder
+from cait.data.build import build_class_names
+from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
+from cait.deploy.export import WithClassAttention, build_description
+from cait.deploy.inference_engine import Engine
+from cait.deploy.predictor import Predictor
+from cait.device import has_gpu
+from cait.errors import CaitError, UsageError
+from cait.model import CaiT
+from cait.start import select_device
+from cait.watch import layer_scale
+from cait.zoo import build_model, variants_folder
+
+MAP_BYTES = 1 << 30  # of self-attention held at a time; what needs more is computed in several passes
+
+
+def grid_of(description: Description) -> tuple[int, int]:
+    """(rows, columns) of patches in an image."""
+    height, width = (side // description.patch_size for side in description.image_size)
+    return height, width
+
+
+class BundleSource:
+    """A bundle that was exported with its class attention.
+
+    Args:
+        name: in the pictures.
+        folder: of the bundle.
+
+    Raises:
+        CaitError: it is damaged, or has no class attention.
+    """
+
+    def __init__(self, name: str, folder: str | os.PathLike):
+        self.name = name
+        self._predictor = Predictor(folder, Engine(use_gpu=has_gpu(), precision=None))
+        self.description = self._predictor.description
+        self.grid = grid_of(self.description)
+        if CLASS_ATTENTION not in self.description.outputs:
+            raise CaitError(f"{folder}: was exported without its attention: export_model.py --with-attention adds it")
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised images [B, C, height, width] -> logits [B, classes], class attention [B, blocks, H, 1 + N]."""
+        outputs = self._predictor.outputs(images)
+        return outputs[LOGITS], outputs[CLASS_ATTENTION]
+
+
+class WeightsSource:
+    """A model with the weights of a checkpoint.
+
+    Args:
+        name: in the pictures.
+        model: with its weights.
+        description: of its input and classes.
+    """
+
+    def __init__(self, name: str, model: CaiT, description: Description):
+        model.eval()
+        self.name, self.model, self.description, self.grid = name, model, description, model.grid_size
+        self._with_attention = WithClassAttention(model)
+        self._with_attention.eval()
+
+    @paddle.no_grad()
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised images [B, C, height, width] -> logits [B, classes], class attention [B, blocks, H, 1 + N]."""
+        logits, attention = self._with_attention(paddle.to_tensor(images))
+        return logits.numpy(), attention.numpy()
+
+    @paddle.no_grad()
+    def self_attention(self, image: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Softmax and what `proj_w` makes of it, both [H, N, N], of one self-attention block after the other.
+
+        Args:
+            image: normalised [1, C, height, width].
+        """
+        depth, patches = len(self.model.blocks), self.grid[0] * self.grid[1]
+        bytes_a_block = 2 * 4 * self.model.blocks[0].attn.num_heads * patches**2
+        at_a_time = max(1, MAP_BYTES // bytes_a_block)
+        for start in range(0, depth, at_a_time):
+            names = [f"blocks.{index}" for index in range(start, min(start + at_a_time, depth))]
+            _, maps = self.model.forward_with_attention(paddle.to_tensor(image), names)
+            for name in names:
+                yield maps[name]["softmax"].numpy()[0], maps.pop(name)["mixed"].numpy()[0]
+
+    @paddle.no_grad()
+    def talking_heads(self, image: np.ndarray, block: int) -> dict[str, np.ndarray]:
+        """Attention of a self-attention block on its way through the mixing of the heads, each [H, N, N].
+
+        Args:
+            image: normalised [1, C, height, width].
+            block: its index.
+
+        Returns:
+            "own": softmax of each head's own logits, as it would be without `proj_l`; "softmax": after `proj_l`;
+            "mixed": after `proj_w`, what the values are multiplied by.
+        """
+        attn, seen = self.model.blocks[block].attn, {}
+        with _hooks(attn.proj_l.register_forward_pre_hook(lambda layer, inputs: seen.update(logits=inputs[0]))):
+            _, maps = self.model.forward_with_attention(paddle.to_tensor(image), [f"blocks.{block}"])
+        tensors = {"own": paddle.nn.functional.softmax(seen["logits"], axis=-1), **maps[f"blocks.{block}"]}
+        return {name: tensors[name].numpy()[0] for name in ("own", "softmax", "mixed")}
+
+    def mixing_matrices(self) -> dict[str, np.ndarray]:
+        """`proj_l` and `proj_w` of every self-attention block: [depth, H of the output, H of the input]."""
+        attns = [block.attn for block in self.model.blocks]
+        return {
+            name: np.stack([getattr(attn, name).weight.numpy().T for attn in attns]) for name in ("proj_l", "proj_w")
+        }
+
+    def layer_scale(self) -> dict[str, list[float]]:
+        """Mean |gamma| by depth of the self-attention blocks; see `cait.watch.layer_scale`."""
+        return layer_scale(self.model)
+
+    @paddle.no_grad()
+    def branch_ratios(self, image: np.ndarray) -> dict[str, list[float]]:
+        """How large the branches are beside what they are added to (paper, fig. 2), by depth.
+
+        The norm of gamma * branch over that of the residual stream, mean over the patches.
+
+        Args:
+            image: normalised [1, C, height, width].
+
+        Returns:
+            "gamma_1": of the attention, "gamma_2": of the MLP, each with a value a block.
+        """
+        ratios, handles = {"gamma_1": [], "gamma_2": []}, []
+
+        def watch(norm, branch, gamma, values):
+            seen = {}
+            handles.append(norm.register_forward_pre_hook(lambda layer, inputs: seen.update(x=inputs[0])))
+
+            def after(layer, inputs, output):
+                values.append(float(((gamma * output).norm(axis=-1) / seen["x"].norm(axis=-1)).mean()))
+
+            handles.append(branch.register_forward_post_hook(after))
+
+        for block in self.model.blocks:
+            watch(block.norm1, block.attn, block.gamma_1, ratios["gamma_1"])
+            watch(block.norm2, block.mlp, block.gamma_2, ratios["gamma_2"])
+        with _hooks(*handles):
+            self.model(paddle.to_tensor(image))
+        return ratios
+
+
+Source = BundleSource | WeightsSource
+
+
+@contextlib.contextmanager
+def _hooks(*handles) -> Iterator[None]:
+    """Takes the hooks away at the end."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def open_sources(
+    weights: Sequence[str], bundles: Sequence[str], yaml: str | None, values: Mapping[str, Any]
+) -> list[Source]:
+    """Checkpoints, then bundles.
+
+    Args:
+        weights: paths of checkpoints, the suffix may be left out.
+        bundles: folders of bundles.
+        yaml: config of the checkpoints' models; None: the `config.yaml` beside each, or without one, XXS24 at 224.
+        values: keys of the config that are set besides, parsed.
+
+    Raises:
+        CaitError: a file is missing or damaged, weights and config do not fit each other, or a bundle has no attention.
+        UsageError: a model is named twice.
+    """
+    files = [find_weights(path) for path in weights]
+    names = distinct_names([*(file.with_suffix("") for file in files), *bundles])
+    sources: list[Source] = []
+    for name, file in zip(names, files):
+        beside = run_folder(file) / "config.yaml"
+        found = beside if beside.is_file() else variants_folder() / "cait_xxs24_224.yaml"
+        sources.append(_open_weights(name, file, read_yaml(yaml or found) | dict(values)))
+    return sources + [BundleSource(name, folder) for name, folder in zip(names[len(files) :], bundles)]
+
+
+def _open_weights(name: str, file: pathlib.Path, values: dict[str, Any]) -> WeightsSource:
+    config = make_config(values | {"MODEL.PRETRAINED": str(file)})
+    select_device(config)
+    description = build_description(config, build_class_names(config), file)
+    model = build_model(config)
+    for note in load_weights(model, file):
+        print(note)
+    return WeightsSource(name, model, description)
+
+
+def distinct_names(paths: Sequence[str | os.PathLike]) -> list[str]:
+    """The shortest ends of paths that tell them apart; of a single one, its last two parts.
+
+    Raises:
+        UsageError: two are the same.
+    """
+    parts = [pathlib.Path(path).resolve().parts for path in paths]
+    for length in range(2 if len(parts) == 1 else 1, 2 + max(map(len, parts), default=0)):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f"{', '.join(map(str, paths))}: one of these is named twice")

@@ -1,0 +1,74 @@
+"""Show what a model looks at: class attention, rollout, talking heads, LayerScale, and the learning curves of runs.
+
+    python CaiT/visualize.py --img-path=photo.jpg                             # XXS24 with CaiT/cait_xxs24_224.pdparams
+    python CaiT/visualize.py --img-path=folder --model_path output/my_run/best_model output/my_run/epoch_10
+    python CaiT/visualize.py --img-path=folder --model_dir=output/my_run/inference     # exported --with-attention
+    python CaiT/visualize.py --runs output/my_run output/other_run
+
+Models stand side by side, a folder gets contact sheets, all as PNG. Exit code 1 if an image could not be read.
+"""
+
+import argparse
+import pathlib
+
+from cait.cli import add_key_flag, given_keys
+from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, run_command
+from cait.visualize import FIGURES
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def _arguments() -> argparse.Namespace:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
+    parser.add_argument("--img-path", "--img_path", "--image_dir", dest="images", help="as for infer.py")
+    weights = "weights, without suffix; the config.yaml beside them is their config"
+    parser.add_argument("--model_path", "--pretrained", "-pretrained", nargs="+", default=[], help=weights)
+    parser.add_argument("--model_dir", "--model-dir", nargs="+", default=[], help="folders of bundles")
+    parser.add_argument("-cfg", "--config_dir", metavar="YAML", help="config of the weights")
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=[], help="default: all that can be drawn")
+    parser.add_argument("--block", type=positive, help="self-attention block whose heads are shown; default: the last")
+    parser.add_argument("--runs", nargs="+", default=[], help="folders of runs, or their metrics.jsonl: the curves")
+    parser.add_argument("--max-images", "--max_images", type=positive, default=24, help="of a folder, spread over it")
+    on = {"type": boolean, "nargs": "?", "const": True}
+    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
+    parser.add_argument("--output", type=pathlib.Path, help="folder; default: a new one under output/")
+    parser.add_argument("--force", action="store_true", help="replace pictures that are there")
+    add_key_flag(parser)
+    args = parser.parse_args()
+    args.keys = {name: value for name, value, _ in given_keys(args)}
+    args.models = args.model_path + args.model_dir
+    if not (args.images or args.figures or args.models or args.runs):
+        raise UsageError("--img-path names the images, --runs the runs; -h lists the flags")
+    if args.model_dir and not args.model_path and (args.config_dir or args.keys):
+        raise UsageError("-cfg and -o describe weights (--model_path); a bundle has its own description")
+    return args
+
+
+def main() -> None:
+    args = _arguments()
+    from cait.deploy.classify import find_images  # after the flags are checked: Paddle takes seconds
+    from cait.visualize import job
+    from cait.visualize.sources import open_sources
+
+    sources, figures, paths, runs = [], [], [], job.read_runs(args.runs)
+    if args.images or args.figures or args.models:
+        found = find_images(args.images) if args.images else []
+        paths = job.spread(found, args.max_images)
+        weights = args.model_path if args.models else [HERE / "cait_xxs24_224"]
+        sources = open_sources(weights, args.model_dir, args.config_dir, args.keys)
+        figures = job.choose_figures(args.figures, sources, bool(paths), args.block or 0)
+        if len(paths) < len(found):
+            print(f"{len(paths)} of the {len(found)} images, spread over them; --max-images takes more")
+    names = job.file_names(job.picture_stems(paths), figures, bool(runs))
+    folder = job.open_folder(args.output, names, args.force)
+    if runs:
+        job.draw_curves(runs, folder)
+    failed = job.draw_images(sources, paths, figures, folder, args.block or 0, args.exif)
+    print(f"the pictures are in {folder}")
+    if failed:
+        raise CaitError(f"{failed} of {len(paths)} images could not be read")
+
+
+if __name__ == "__main__":
+    run_command(main)
