@@ -182,7 +182,8 @@ def test_two_processes_resume_within_an_epoch_and_refuse_another_number(tiny_yam
     assert len(rows_of(folder)) == 4
     changes = r"processes 3, not 2; images a step 12, not 8; peak learning rate (\S+), not (\S+)\n"
     found = re.search(f"other than before the checkpoint: {changes}", more.stdout)
-    assert float(found[1]) == pytest.approx(1.5 * float(found[2]), rel=1e-4) and "other than before" not in result.stdout
+    assert float(found[1]) == pytest.approx(1.5 * float(found[2]), rel=1e-4)
+    assert "other than before" not in result.stdout
 
 
 def test_a_killed_process_ends_the_others(tiny_yaml, all_digits, tmp_path):
