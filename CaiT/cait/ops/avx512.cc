@@ -1,0 +1,33 @@
+// The blocks for x86 processors with AVX-512.
+// The system's headers come before the pragma: their inline functions must run anywhere.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "blocks.h"
+
+#ifdef __x86_64__
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
+#define CAIT_LANES 16
+#define CAIT_TILE_ROWS 14
+#define CAIT_TILE_VECTORS 2
+
+namespace cait {
+namespace {
+#include "simd.h"
+#include "product.h"
+#include "rows.h"
+#include "self_attention.h"
+#include "ends.h"
+}  // namespace
+
+const Kernels *const avx512_float = kernels<float>(), *const avx512_bf16 = kernels<Bf16>();
+}  // namespace cait
+#else
+namespace cait {
+const Kernels *const avx512_float = nullptr, *const avx512_bf16 = nullptr;
+}  // namespace cait
+#endif

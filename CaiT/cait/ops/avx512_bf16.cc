@@ -1,0 +1,36 @@
+// The bfloat16 blocks for x86 processors with AVX-512 and its products of bfloat16 pairs.
+// The system's headers come before the pragma: their inline functions must run anywhere.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "blocks.h"
+
+#ifdef __x86_64__
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,prefer-vector-width=512")
+#define CAIT_LANES 16
+#define CAIT_TILE_ROWS 14
+#define CAIT_TILE_VECTORS 2
+#define CAIT_BF16_DOT
+
+namespace cait {
+namespace {
+#include "simd.h"
+#include "product.h"
+#include "rows.h"
+#include "self_attention.h"
+#include "ends.h"
+}  // namespace
+
+const Kernels* const avx512_bf16_dot = kernels<Bf16>();
+}  // namespace cait
+#else
+namespace cait {
+const Kernels* const avx512_bf16_dot = nullptr;
+}  // namespace cait
+#endif

@@ -1,0 +1,209 @@
+// The two ends of the network: the patch embedding, and the class-attention blocks (paper section 3). Included once by
+// each kernel file, after rows.h, in its namespace.
+
+constexpr int kPatchRows = 4 * kTileRows;  // patches that are cut out at a time
+
+template <class T>
+std::size_t patch_scratch(const PatchCall& call, int threads) {
+  Pieces pieces{nullptr};
+  const std::size_t depth = padded(call.channels * call.patch * call.patch);
+  for (int t = 0; t < threads; ++t) pieces.take<T>(kPatchRows * depth);
+  return pieces.used;
+}
+
+// One thread's share: a range of all images' rows.
+template <class T>
+void patches(const PatchCall& call, const Team& team) {
+  const int p = call.patch, across = call.width / p, tokens = call.height / p * across;
+  const int size = call.channels * p * p, depth = padded(size), panels = padded(call.dim) / kPanel;
+  Pieces pieces{team.scratch};
+  T* cut = nullptr;
+  for (int t = 0; t <= team.thread; ++t) cut = pieces.take<T>(static_cast<std::size_t>(kPatchRows) * depth);
+  const long parts = tiles_of(static_cast<long>(call.images) * tokens);
+  const long last = std::min(static_cast<long>(call.images) * tokens, parts * (team.thread + 1) / team.threads * kTileRows);
+  for (long begin = parts * team.thread / team.threads * kTileRows; begin < last; begin += kPatchRows) {
+    const int rows = static_cast<int>(std::min<long>(kPatchRows, last - begin));
+    for (int r = 0; r < rows; ++r) {
+      const long image = (begin + r) / tokens;
+      const int token = (begin + r) % tokens;
+      const float* corner = call.input + image * call.channels * call.height * call.width +
+                            static_cast<long>(token / across) * p * call.width + token % across * p;
+      T* to = cut + static_cast<long>(r) * depth;
+      for (int line = 0; line < call.channels * p; ++line) {
+        const float* from = corner + (static_cast<long>(line / p) * call.height + line % p) * call.width;
+        int c = 0;
+        for (; c + kLanes <= p; c += kLanes) store(to + line * p + c, load(from + c));
+        for (; c < p; ++c) to[line * p + c] = rounded(from[c], T());
+      }
+      std::fill(to + size, to + depth, T{});
+    }
+    const Factors<T> factors{cut, depth, static_cast<const T*>(call.panels), static_cast<long>(depth) * kPanel, depth,
+                             nullptr};
+    product(factors, rows, panels, [&](int row, int high, int panel, const float* values) {
+      const int columns = std::min(kPanel, call.dim - panel * kPanel);
+      for (int r = 0; r < high; ++r) {
+        const long at = begin + row + r;
+        const float* position = call.positions + at % tokens * call.dim + panel * kPanel;
+        float* to = call.output + at * call.dim + panel * kPanel;
+        for (int c = 0; c < columns; ++c) to[c] = values[r * kTileColumns + c] + position[c];
+      }
+    });
+  }
+}
+
+// Where one class-attention block's weights lie. Panels: q [columns / 16][width][16]; per head the transposed keys
+// [width / 16][head_width][16]; v, proj, fc1 and fc2 as q. Vectors: their biases.
+//
+// With a single query, q (x K)^T = (q K^T) x^T and p (x V) = (p x) V: no keys and values of all patches are needed.
+// The bias of the keys adds the same to a whole row before the softmax, and is dropped.
+template <class T>
+struct ClassWeights {
+  const T *q, *keys, *v, *proj, *fc1, *fc2;
+  const float *q_bias, *v_bias, *proj_bias, *fc1_bias, *fc2_bias;
+
+  ClassWeights(const Shape& s, int block, const void* panels, const float* vectors) {
+    const std::size_t attention = static_cast<std::size_t>(s.width()) * s.attention_width();
+    const std::size_t mlp = static_cast<std::size_t>(s.width()) * s.hidden_width();
+    q = static_cast<const T*>(panels) + block * s.panel_elements();
+    keys = q + attention;
+    v = keys + attention;
+    proj = v + attention;
+    fc1 = proj + attention;
+    fc2 = fc1 + mlp;
+    q_bias = vectors + block * s.class_vector_elements();
+    v_bias = q_bias + s.attention_width();
+    proj_bias = v_bias + s.attention_width();
+    fc1_bias = proj_bias + s.width();
+    fc2_bias = fc1_bias + s.hidden_width();
+  }
+};
+
+// What one thread works in, for `images` images.
+template <class T>
+struct ClassSpace {
+  float* patches;  // [images, tokens, width], normalised
+  float* token;    // [images, width], the residual
+  float* centre;   // [images, width], the token normalised
+  T* rows;         // [images, width], the same for a product
+  T* attention;    // [images, attention_width]
+  T* hidden;       // [images, hidden_width]
+  float* views;    // [images, heads, width]: the queries as the patches see them
+  T* sums;         // [images, heads, width]: patches, weighted by attention
+  float* logits;   // [heads, 1 + tokens, padded]
+
+  ClassSpace(const Shape& s, std::size_t images, Pieces* pieces) {
+    patches = pieces->take<float>(images * s.tokens * s.width());
+    token = pieces->take<float>(images * s.width());
+    centre = pieces->take<float>(images * s.width());
+    rows = pieces->take<T>(images * s.width());
+    attention = pieces->take<T>(images * s.attention_width());
+    hidden = pieces->take<T>(images * s.hidden_width());
+    views = pieces->take<float>(images * s.heads * s.width());
+    sums = pieces->take<T>(images * s.heads * s.width());
+    logits = pieces->take<float>(static_cast<std::size_t>(s.heads) * padded(1 + s.tokens));
+  }
+};
+
+// Attention of one image's class token. Reads `views`, writes `sums` and the attention [heads, 1 + tokens].
+template <class T>
+void attend_to_patches(const Shape& s, const float* patches, const float* centre, const float* views, T* sums,
+                       float* logits, float* attention) {
+  const int width = s.width(), tokens = 1 + s.tokens, stride = padded(tokens);
+  const auto key = [&](int j) { return j ? patches + static_cast<long>(j - 1) * width : centre; };
+  for (int j = 0; j < tokens; ++j) {
+    for (int h = 0; h < s.heads; ++h) {
+      Floats total{};
+      for (int c = 0; c < width; c += kLanes) total += load(key(j) + c) * load(views + h * width + c);
+      logits[h * stride + j] = sum(total);
+    }
+  }
+  for (int h = 0; h < s.heads; ++h) {
+    float* row = logits + h * stride;
+    std::fill(row + tokens, row + stride, -3e38f);
+    Floats most = all(-3e38f), total{};
+    for (int j = 0; j < stride; j += kLanes) most = larger(most, load(row + j));
+    const float shift = largest(most);
+    for (int j = 0; j < stride; j += kLanes) {
+      const Floats e = exponential(load(row + j) - shift);
+      total += e;
+      store(row + j, e);
+    }
+    const float share = 1.f / sum(total);
+    for (int j = 0; j < tokens; ++j) attention[h * tokens + j] = row[j] * share;
+  }
+  for (int h = 0; h < s.heads; ++h) {
+    for (int c = 0; c < width; c += kLanes) {
+      Floats total{};
+      for (int j = 0; j < tokens; ++j) total += load(key(j) + c) * attention[h * tokens + j];
+      store(sums + h * width + c, total);
+    }
+  }
+}
+
+template <class T>
+std::size_t class_scratch(const ClassCall& call, int threads) {
+  Pieces pieces{nullptr};
+  for (int t = 0; t < threads; ++t) (void)ClassSpace<T>(call.shape, (call.images + threads - 1) / threads, &pieces);
+  return pieces.used;
+}
+
+// One thread's share: some of the images, all together, for the products read each weight once.
+template <class T>
+void class_blocks(const ClassCall& call, const Team& team) {
+  const Shape& s = call.shape;
+  const int first = static_cast<long>(call.images) * team.thread / team.threads;
+  const int images = static_cast<long>(call.images) * (team.thread + 1) / team.threads - first;
+  const int width = s.width(), head_width = s.head_width(), attention = s.attention_width(), hidden = s.hidden_width();
+  Pieces pieces{team.scratch};
+  for (int t = 0; t < team.thread; ++t) (void)ClassSpace<T>(s, (call.images + team.threads - 1) / team.threads, &pieces);
+  const ClassSpace<T> space(s, (call.images + team.threads - 1) / team.threads, &pieces);
+  const long image = static_cast<long>(s.tokens) * width;
+
+  for (int i = 0; i < images; ++i) {
+    copy_rows(call.input + static_cast<long>(first + i) * s.tokens * s.dim, s.dim, space.patches + i * image, width,
+              s.tokens);
+    for (int row = 0; row < s.tokens; ++row) {
+      float* patch = space.patches + i * image + static_cast<long>(row) * width;
+      normalise(patch, s.dim, width, patch);
+    }
+    copy_rows(call.token, s.dim, space.token + i * width, width, 1);
+  }
+  const auto multiply = [&](const T* a, int stride, const T* panels, int depth, int columns, const float* bias,
+                            auto finish) {
+    product(Factors<T>{a, stride, panels, static_cast<long>(depth) * kPanel, depth, bias}, images, columns / kPanel,
+            finish);
+  };
+  for (int block = 0; block < s.depth; ++block) {
+    const ClassWeights<T> w(s, block, call.panels, call.vectors);
+    for (int i = 0; i < images; ++i) {
+      normalise(space.token + i * width, s.dim, width, space.centre + i * width);
+      normalise(space.token + i * width, s.dim, width, space.rows + i * width);
+    }
+    multiply(space.rows, width, w.q, width, attention, w.q_bias, CopyTo<T>{space.attention, attention});
+    for (int h = 0; h < s.heads; ++h) {
+      multiply(space.attention + h * head_width, attention, w.keys + static_cast<long>(h) * head_width * width,
+               head_width, width, nullptr, CopyTo<float>{space.views + h * width, s.heads * width});
+    }
+    for (int i = 0; i < images; ++i) {
+      attend_to_patches(s, space.patches + i * image, space.centre + i * width, space.views + i * s.heads * width,
+                        space.sums + i * s.heads * width, space.logits,
+                        call.attention + (static_cast<long>(first + i) * s.depth + block) * s.heads * (1 + s.tokens));
+    }
+    for (int h = 0; h < s.heads; ++h) {
+      multiply(space.sums + h * width, s.heads * width, w.v + static_cast<long>(h) * head_width * width, width,
+               head_width, w.v_bias + h * head_width, CopyTo<T>{space.attention + h * head_width, attention});
+    }
+    multiply(space.attention, attention, w.proj, attention, width, w.proj_bias, AddTo{space.token, width});
+    for (int i = 0; i < images; ++i) normalise(space.token + i * width, s.dim, width, space.rows + i * width);
+    multiply(space.rows, width, w.fc1, width, hidden, w.fc1_bias, GeluTo<T>{space.hidden, hidden});
+    multiply(space.hidden, hidden, w.fc2, hidden, width, w.fc2_bias, AddTo{space.token, width});
+  }
+  copy_rows(space.token, width, call.output + static_cast<long>(first) * s.dim, s.dim, images);
+}
+
+template <class T>
+const Kernels* kernels() {
+  static const Kernels table{patch_scratch<T>, patches<T>, block_scratch<T>, blocks<T>, class_scratch<T>,
+                             class_blocks<T>};
+  return &table;
+}

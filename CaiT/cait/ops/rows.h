@@ -1,0 +1,81 @@
+// Rows of activations: layer norm, and what is done with the panels that a product gives. Included once by each kernel
+// file, after product.h, in its namespace.
+
+// Hands out pieces of the scratch memory; with a null pointer it only counts.
+struct Pieces {
+  char* at;
+  std::size_t used = 0;
+
+  template <class P>
+  P* take(std::size_t count) {
+    P* piece = reinterpret_cast<P*>(at + used);
+    used += (count * sizeof(P) + 63) / 64 * 64;
+    return piece;
+  }
+};
+
+// Writes one row of a layer norm without its weight and bias, which the next matrix has taken in.
+template <class T>
+inline void normalise(const float* x, int dim, int width, T* to) {
+  Floats total{};
+  for (int c = 0; c < width; c += kLanes) total += load(x + c);
+  const float mean = sum(total) / dim;
+  Floats squares{};
+  for (int c = 0; c < width; c += kLanes) {
+    const Floats centred = load(x + c) - mean;
+    squares += centred * centred;
+  }
+  // The padding holds zeros: each of its columns has added mean^2.
+  const float variance = (sum(squares) - (width - dim) * mean * mean) / dim;
+  const float scale = 1.f / std::sqrt(variance + 1e-6f);
+  for (int c = 0; c < width; c += kLanes) store(to + c, (load(x + c) - mean) * scale);
+}
+
+// Adds what a product gives to rows of the residual.
+struct AddTo {
+  float* x;
+  long width;
+
+  void operator()(int row, int rows, int panel, const float* values) const {
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < kPanel; c += kLanes) {
+        float* to = x + (row + r) * width + panel * kPanel + c;
+        store(to, load(to) + load(values + r * kTileColumns + c));
+      }
+  }
+};
+
+// Writes what a product gives, as values of another precision.
+template <class T>
+struct CopyTo {
+  T* to;
+  long width;
+
+  void operator()(int row, int rows, int panel, const float* values) const {
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < kPanel; c += kLanes)
+        store(to + (row + r) * width + panel * kPanel + c, load(values + r * kTileColumns + c));
+  }
+};
+
+// The same, after the activation.
+template <class T>
+struct GeluTo {
+  T* to;
+  long width;
+
+  void operator()(int row, int rows, int panel, const float* values) const {
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < kPanel; c += kLanes)
+        store(to + (row + r) * width + panel * kPanel + c, gelu(load(values + r * kTileColumns + c), T()));
+  }
+};
+
+// Rows of one width as rows of another: cut, or continued with zeros.
+inline void copy_rows(const float* from, int from_width, float* to, int to_width, long rows) {
+  const int count = std::min(from_width, to_width);
+  for (long r = 0; r < rows; ++r) {
+    std::memcpy(to + r * to_width, from + r * from_width, count * sizeof(float));
+    std::fill(to + r * to_width + count, to + (r + 1) * to_width, 0.f);
+  }
+}

@@ -1,0 +1,198 @@
+"""The fused operators, on every instruction set of this processor, against a reference in plain NumPy."""
+
+import numpy as np
+import paddle
+import pytest
+
+from cait.deploy.fused import FusedCaiT
+from cait.model import CaiT
+from cait.ops import library
+from cait.ops.library import OperatorsUnavailable
+from conftest import ROOT, run_python
+
+INFER = str(ROOT / "CaiT" / "infer.py")
+
+INSTRUCTIONS = ("avx512_bf16", "avx512", "avx2", "portable")
+# (image side, patch, dim, heads, mlp ratio, batch): the widths and heads of the ten variants, and sizes that are no
+# multiples of anything; batches that do and do not divide among the threads.
+SHAPES = [
+    (32, 8, 192, 4, 4.0, 2),
+    (48, 8, 288, 6, 1.0, 1),
+    (24, 8, 384, 8, 1.0, 3),
+    (32, 8, 768, 16, 0.5, 1),
+    (30, 5, 40, 4, 2.3, 3),
+    (21, 7, 60, 5, 1.3, 5),
+    (112, 8, 24, 2, 1.5, 1),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operators():
+    try:
+        return library.operators()
+    except OperatorsUnavailable as reason:
+        pytest.skip(f"the operators cannot be used here: {reason}")
+
+
+def random_model(side, patch, dim, heads, mlp_ratio):
+    model = CaiT(
+        side,
+        patch,
+        embed_dim=dim,
+        depth=2,
+        num_heads=heads,
+        mlp_ratio=mlp_ratio,
+        mlp_ratio_token_only=2.0,
+        num_classes=7,
+    )
+    rng = np.random.default_rng(0)
+    for name, parameter in model.named_parameters():
+        spread = (
+            0.5
+            if parameter.ndim == 1
+            else np.prod(parameter.shape[1:] if parameter.ndim == 4 else parameter.shape[0]) ** -0.5
+        )
+        values = rng.standard_normal(parameter.shape) * spread
+        values += "proj_" in name and parameter.ndim == 2 and np.eye(heads)
+        parameter.set_value(values.astype("float32"))
+    model.eval()
+    return model
+
+
+def layer_norm(x, norm):
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * norm.weight + norm.bias
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def split(x, heads):
+    return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
+
+
+def reference(model, image):
+    """Logits and class attention of one image, float64; the formulas of the paper and nothing else."""
+    from scipy.special import erf
+
+    class Double:  # the model's parameters, by the same names, as float64
+        def __init__(self, layer):
+            self.layer = layer
+
+        def __getattr__(self, name):
+            value = getattr(self.layer, name)
+            return value.numpy().astype("float64") if isinstance(value, paddle.Tensor) else Double(value)
+
+    def linear(x, layer):
+        return x @ layer.weight + layer.bias
+
+    def mlp(x, layer):
+        hidden = linear(x, layer.fc1)
+        return linear(hidden * (1 + erf(hidden / np.sqrt(2))) / 2, layer.fc2)
+
+    net, patch = Double(model), model.patch_embed.proj.weight.shape[-1]
+    heads = model.blocks[0].attn.num_heads
+    rows, columns = model.grid_size
+    cut = image.reshape(-1, rows, patch, columns, patch).transpose(1, 3, 0, 2, 4).reshape(rows * columns, -1)
+    weight = net.patch_embed.proj.weight
+    x = cut @ weight.reshape(len(weight), -1).T + net.patch_embed.proj.bias + net.pos_embed[0]
+    scale = (x.shape[1] / heads) ** -0.5
+    for block in map(Double, model.blocks):
+        attn = block.attn
+        q, k, v = (split(part, heads) for part in np.split(linear(layer_norm(x, block.norm1), attn.qkv), 3, axis=1))
+        logits = np.einsum("gnm,gh->hnm", q * scale @ k.transpose(0, 2, 1), attn.proj_l.weight)
+        weights = softmax(logits + attn.proj_l.bias[:, None, None])
+        weights = np.einsum("gnm,gh->hnm", weights, attn.proj_w.weight) + attn.proj_w.bias[:, None, None]
+        x = x + block.gamma_1 * linear((weights @ v).transpose(1, 0, 2).reshape(x.shape), attn.proj)
+        x = x + block.gamma_2 * mlp(layer_norm(x, block.norm2), block.mlp)
+    token, maps = net.cls_token[0], []
+    for block in map(Double, model.blocks_token_only):
+        tokens = layer_norm(np.concatenate([token, x]), block.norm1)
+        q, k, v = (split(linear(tokens, part), heads) for part in (block.attn.q, block.attn.k, block.attn.v))
+        maps.append(softmax(q[:, :1] * scale @ k.transpose(0, 2, 1))[:, 0])
+        out = (maps[-1][:, None] @ v).transpose(1, 0, 2).reshape(token.shape)
+        token = token + block.gamma_1 * linear(out, block.attn.proj)
+        token = token + block.gamma_2 * mlp(layer_norm(token, block.norm2), block.mlp)
+    return linear(layer_norm(token, net.norm), net.head)[0], np.stack(maps)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_instruction_set_gives_the_reference(shape, monkeypatch):
+    *sizes, batch = shape
+    model = random_model(*sizes)
+    images = np.random.default_rng(1).standard_normal((batch, 3, sizes[0], sizes[0])).astype("float32")
+    expected = [reference(model, image.astype("float64")) for image in images]
+    logits, maps = (np.stack(arrays) for arrays in zip(*expected))
+    with paddle.no_grad():
+        np.testing.assert_allclose(model(paddle.to_tensor(images)).numpy(), logits, atol=2e-5 * np.abs(logits).max())
+    for precision, tolerance in (("fp32", 2e-5), ("bf16", 0.05)):
+        fused = FusedCaiT(model, precision, with_attention=True)
+        fused.eval()
+        tried = 0
+        for name in INSTRUCTIONS:
+            monkeypatch.setenv("CAIT_INSTRUCTIONS", name)
+            if not library.instruction_set():
+                continue
+            tried += 1
+            with paddle.no_grad():
+                found, attention = (tensor.numpy() for tensor in fused(paddle.to_tensor(images)))
+            assert np.abs(found - logits).max() <= tolerance * np.abs(logits).max(), (name, precision)
+            assert np.abs(attention - maps).max() <= tolerance, (name, precision)
+            np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-5)
+        assert tried
+
+
+def test_threads_at_once_do_not_disturb_each_other():
+    import threading
+
+    model = random_model(*SHAPES[0][:-1])
+    fused = FusedCaiT(model, "fp32")
+    fused.eval()
+    images = paddle.to_tensor(np.random.default_rng(1).standard_normal((3, 3, 32, 32)).astype("float32"))
+    with paddle.no_grad():
+        expected, found = fused(images).numpy(), []
+
+    def work():
+        with paddle.no_grad():
+            found.extend(np.array_equal(fused(images).numpy(), expected) for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 60 and all(found)
+
+
+def test_without_a_compiler_the_reason_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OperatorsUnavailable, match="no compiler"):
+        library._built()
+
+
+def test_a_build_that_fails_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for message in ("building them failed; ", "building them failed before"):
+        with pytest.raises(OperatorsUnavailable, match=message):
+            library._built()
+
+
+def test_a_bundle_runs_its_plain_program_where_the_fused_one_cannot_run(tiny_bundle, digits, monkeypatch):
+    monkeypatch.setenv("CAIT_INSTRUCTIONS", "abacus")
+    assert library.instruction_set() == ""
+    result = run_python(INFER, f"--img-path={digits / 'val'}", f"--model_dir={tiny_bundle}")
+    assert result.returncode == 0 and "plain program: the fused operators cannot be used here" in result.stderr
+
+
+def test_fused_operators_can_be_left_out(tiny_bundle, digits):
+    words = [f"--img-path={digits / 'val'}", f"--model_dir={tiny_bundle}"]
+    plain, fused = (run_python(INFER, *words, *more) for more in (["--no-fused-ops"], []))
+    assert "plain program, as asked for" in plain.stderr and "fused program, fp32, " in fused.stderr
+    assert len(plain.stdout.splitlines()) == len(fused.stdout.splitlines()) > 0
