@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="to be run in")
     parser.add_argument("--with-attention", action="store_true", help="more outputs: the class-attention maps")
     parser.add_argument("--onnx", action="store_true", help="also inference.onnx; see requirements-onnx.txt")
+    parser.add_argument("--no-fused-ops", action="store_true", help="no program of fused operators for CPUs")
     add_key_flag(parser)
     args = parser.parse_args()
     values = cfg.read_yaml(args.config_dir) | {"MODEL.PRETRAINED": str(args.model_path)}
@@ -43,7 +44,8 @@ def main() -> None:
     print(f"{len(class_names)} classes, from {class_names[0]} to {class_names[-1]}")
     weights = find_weights(config.MODEL.PRETRAINED)
     description = build_description(config, class_names, weights, args.precision, args.with_attention)
-    for engine, difference in export(model, description, args.save_inference_dir, args.onnx).items():
+    differences = export(model, description, args.save_inference_dir, args.onnx, not args.no_fused_ops)
+    for engine, difference in differences.items():
         print(f"{engine}: the outputs differ from the model's by at most {difference:.2e}")
     print(f"exported: {config.MODEL.NAME} to {args.save_inference_dir}")
 

@@ -9,24 +9,24 @@
 import argparse
 import os
 import pathlib
+import sys
 
 from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, run_command
 
-HERE = pathlib.Path(__file__).resolve().parent
-
 
 def _arguments() -> argparse.Namespace:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
     path, on = {"type": pathlib.Path}, {"type": boolean, "nargs": "?", "const": True}
     parser.add_argument("--img-path", "--img_path", "--image_dir", required=True, dest="images")
-    parser.add_argument("--model_dir", "--model-dir", default=HERE / "infer", help="folder of the bundle")
+    parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).resolve().parent / "infer")
     parser.add_argument("--batch-size", "--batch_size", type=positive, default=1)
     parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
     parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
     parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **on)
     parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **on)
     parser.add_argument("--cpu_threads", type=positive, default=os.cpu_count() or 1)
+    parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
     parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
     parser.add_argument("--output", help="also write the results: .csv or .jsonl", **path)
@@ -53,9 +53,9 @@ def main() -> None:
     paths = classify.find_images(args.images)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
     how = (use_gpu, args.enable_mkldnn, args.cpu_threads, args.precision, args.use_tensorrt, args.batch_size)
-    predictor = Predictor(args.model_dir, Engine(*how))
-    names = predictor.description.class_names
-    read = classify.Reader(predictor.description, args.exif)
+    predictor = Predictor(args.model_dir, Engine(*how, fused=not args.no_fused_ops))
+    print(predictor.program, file=sys.stderr)
+    names, read = predictor.description.class_names, classify.Reader(predictor.description, args.exif)
     stopwatch = autolog.Stopwatch() if args.benchmark else None
     if stopwatch:
         autolog.warm_up(predictor, min(args.batch_size, len(paths)))

@@ -30,9 +30,10 @@ def own_bundle(tiny_bundle, tmp_path):
     return tmp_path / "bundle"
 
 
-def test_a_bundle_is_three_files_and_says_what_inference_needs(tiny_weights, tiny_bundle):
-    assert len(list(tiny_bundle.iterdir())) == 3
+def test_a_bundle_is_few_files_and_says_what_inference_needs(tiny_weights, tiny_bundle):
     description = read_description(tiny_bundle)
+    assert {path.name for path in tiny_bundle.iterdir()} == {*description.files, "inference.yaml"}
+    assert len(description.files) == (4 if description.fused_files("fp32") else 2)
     assert (description.variant, description.image_size, description.channels) == ("tiny", [16, 16], 1)
     assert description.class_names == CLASS_NAMES and len(description.self_test_logits) == 10
     text = (tiny_bundle / "inference.yaml").read_text()
@@ -64,7 +65,7 @@ def test_a_program_that_differs_is_no_bundle(tiny_weights, tmp_path, monkeypatch
     monkeypatch.setattr(exporting, "_save_program", scaled)
     (tmp_path / "latest.pdparams").write_text("mine")
     with pytest.raises(CaitError, match="differs from the model by .* no bundle was written"):
-        export(model, build_description(config, CLASS_NAMES, path), tmp_path)
+        export(model, build_description(config, CLASS_NAMES, path), tmp_path, fused=False)
     assert [file.name for file in tmp_path.iterdir()] == ["latest.pdparams"]
 
 
@@ -73,7 +74,23 @@ def test_an_export_replaces_an_earlier_bundle_and_nothing_else(tiny_weights, own
     (own_bundle / "latest.pdparams").write_text("mine")
     export(model, build_description(config, CLASS_NAMES[::-1], path), own_bundle)
     assert read_description(own_bundle).class_names == CLASS_NAMES[::-1]
-    assert len(list(own_bundle.iterdir())) == 4 and (own_bundle / "latest.pdparams").read_text() == "mine"
+    assert len(list(own_bundle.iterdir())) == len(read_description(own_bundle).files) + 2
+    assert (own_bundle / "latest.pdparams").read_text() == "mine"
+
+
+def test_a_fused_program_that_differs_is_no_bundle(tiny_weights, tmp_path, monkeypatch):
+    config, model, path = tiny_weights
+    real = exporting._fused
+
+    def scaled(*arguments):
+        if not (layer := real(*arguments)):
+            pytest.skip("the fused operators cannot be used here")
+        layer.panels.set_value(layer.panels * 1.01)
+        return layer
+
+    monkeypatch.setattr(exporting, "_fused", scaled)
+    with pytest.raises(CaitError, match="on the CPU, fused fp32 .* no bundle was written"):
+        export(model, build_description(config, CLASS_NAMES, path), tmp_path)
 
 
 @pytest.mark.parametrize(

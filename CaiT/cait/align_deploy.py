@@ -11,7 +11,7 @@ from cait.checkpoint import find_weights, load_weights
 from cait.data.image_files import image_files
 from cait.deploy.bundle import ONNX, STEM, Description, read_description
 from cait.deploy.classify import Reader
-from cait.deploy.inference_engine import Engine, why_not
+from cait.deploy.inference_engine import Engine, choose_program, why_not
 from cait.deploy.onnx_file import OnnxPredictor
 from cait.deploy.predictor import Predictor, allowed_difference
 from cait.errors import CaitError
@@ -76,15 +76,21 @@ def _engines(folder: pathlib.Path, description: Description) -> dict:
 
     engines = {"static program": (static, "fp32")}
     wanted = {
-        "Paddle Inference, oneDNN": Engine(),
+        "Paddle Inference, oneDNN": Engine(fused=False),
         "Paddle Inference, without oneDNN": Engine(onednn=False),
-        "Paddle Inference, oneDNN bf16": Engine(precision="bf16"),
+        "Paddle Inference, oneDNN bf16": Engine(precision="bf16", fused=False),
+        "Paddle Inference, fused": Engine(),
+        "Paddle Inference, fused bf16": Engine(precision="bf16"),
         "Paddle Inference, GPU": Engine(use_gpu=True),
         "Paddle Inference, GPU fp16": Engine(use_gpu=True, precision="fp16"),
         "Paddle Inference, GPU with TensorRT": Engine(use_gpu=True, tensorrt=True, max_batch_size=BATCH_SIZE),
     }
     for name, engine in wanted.items():
-        if reason := why_not(engine):
+        reason = why_not(engine)
+        if not reason and "fused" in name:
+            files, line = choose_program(engine, description)
+            reason = line if files[0] == description.program else ""
+        if reason:
             print(f"skipped: {name}: {reason}")
         else:
             engines[name] = (Predictor(folder, engine), engine.precision)

@@ -1,8 +1,9 @@
 """An inference bundle: a static program, its parameters, and one file that says all that inference needs.
 
 `inference.yaml` lies beside `inference.json` (PaddlePaddle 3) or `inference.pdmodel` (2.6) and `inference.pdiparams`;
-`inference.onnx`, where it was asked for, is the same network for other runtimes. The file holds the preprocessing, the
-labels, where the weights come from, and a self-test: a fixed input and its logits.
+`inference.onnx`, where it was asked for, is the same network for other runtimes. `fused_fp32.*` or `fused_bf16.*` is
+the same for CPUs, of the operators in `cait.ops`; where these cannot be used, the plain program does. The file holds
+the preprocessing, the labels, where the weights come from, and a self-test: a fixed input and its logits.
 """
 
 import dataclasses
@@ -17,9 +18,10 @@ from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import read_text, write_text
 
-STEM = "inference"
+STEM, FUSED_STEM = "inference", "fused"
 DESCRIPTION, PARAMETERS = f"{STEM}.yaml", f"{STEM}.pdiparams"
-PROGRAMS = (f"{STEM}.json", f"{STEM}.pdmodel")
+PROGRAM_SUFFIXES = (".json", ".pdmodel")
+PROGRAMS = tuple(f"{STEM}{suffix}" for suffix in PROGRAM_SUFFIXES)
 ONNX = f"{STEM}.onnx"
 LOGITS, CLASS_ATTENTION = "logits", "class_attention"
 FORMAT = 2
@@ -43,7 +45,7 @@ class Description:
         precision: in which the bundle is meant to run, and was tried.
         outputs: of the program, in order: "logits" [B, classes]; "class_attention" [B, class-attention blocks, heads,
             1 + patches], each row of which sums to one and starts with the class token.
-        files: SHA-256 of program, parameters and ONNX file by file name.
+        files: SHA-256 of programs, parameters and ONNX file by file name.
         self_test_seed: the input of the self-test is `numpy.random.default_rng(seed).standard_normal`, float32.
         self_test_logits: what the model answers to it.
         format: version of this file's form.
@@ -86,22 +88,31 @@ class Description:
             raise CaitError(f"{DESCRIPTION}: `files` must name one program and {PARAMETERS}; export the model anew")
         return programs[0]
 
+    def fused_files(self, precision: str) -> tuple[str, str] | None:
+        """The names of program and parameters of the fused program of a precision, if the bundle has one."""
+        stem = f"{FUSED_STEM}_{precision}"
+        for program in (f"{stem}{suffix}" for suffix in PROGRAM_SUFFIXES):
+            if program in self.files:
+                return program, f"{stem}.pdiparams"
+        return None
+
     def self_test_input(self) -> np.ndarray:
         """Normalised image [1, channels, height, width], float32."""
         rng = np.random.default_rng(self.self_test_seed)
         return rng.standard_normal((1, self.channels, *self.image_size)).astype("float32")
 
 
-def find_program(folder: str | os.PathLike) -> pathlib.Path:
-    """The program of a bundle, in whichever format this PaddlePaddle or another one wrote it.
+def find_program(folder: str | os.PathLike, stem: str = STEM) -> pathlib.Path:
+    """A program of a bundle, in whichever format this PaddlePaddle or another one wrote it.
 
     Raises:
         CaitError: there is none.
     """
-    for name in PROGRAMS:
+    names = [f"{stem}{suffix}" for suffix in PROGRAM_SUFFIXES]
+    for name in names:
         if (pathlib.Path(folder) / name).is_file():
             return pathlib.Path(folder) / name
-    raise CaitError(f"{folder}: holds no {' or '.join(PROGRAMS)}; export_model.py makes them")
+    raise CaitError(f"{folder}: holds no {' or '.join(names)}; export_model.py makes them")
 
 
 def write_description(folder: pathlib.Path, description: Description) -> None:

@@ -13,15 +13,17 @@ from paddle.static import InputSpec
 from cait.deploy.bundle import (
     CLASS_ATTENTION,
     DESCRIPTION,
+    FUSED_STEM,
     LOGITS,
     ONNX,
     PARAMETERS,
-    PROGRAMS,
+    PROGRAM_SUFFIXES,
     STEM,
     Description,
     find_program,
     write_description,
 )
+from cait.deploy.fused import MAX_HEADS, PRECISIONS, FusedCaiT
 from cait.deploy.inference_engine import Engine, why_not
 from cait.deploy.onnx_file import OnnxPredictor, check_tools, write_onnx
 from cait.deploy.predictor import Predictor, allowed_difference
@@ -30,6 +32,7 @@ from cait.digest import sha256_of
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.model import CaiT
+from cait.ops.library import OperatorsUnavailable
 
 CHECK_BATCHES = (1, 3)  # the batch dimension must really be free
 
@@ -72,7 +75,9 @@ def build_description(
     )
 
 
-def export(model: CaiT, description: Description, folder: pathlib.Path, onnx: bool = False) -> dict[str, float]:
+def export(
+    model: CaiT, description: Description, folder: pathlib.Path, onnx: bool = False, fused: bool = True
+) -> dict[str, float]:
     """Writes the bundle into the folder, and nothing else there.
 
     The program is made and tried in a subfolder first; what the folder held of an earlier bundle is removed before, so
@@ -83,6 +88,7 @@ def export(model: CaiT, description: Description, folder: pathlib.Path, onnx: bo
         description: its self-test and file checksums are filled in.
         folder: made where needed.
         onnx: write `inference.onnx` too.
+        fused: write a program of fused operators too, where this machine can make one; else prints why not.
 
     Returns:
         Largest difference of an output between the model and each engine, by kind of engine.
@@ -92,10 +98,11 @@ def export(model: CaiT, description: Description, folder: pathlib.Path, onnx: bo
         CaitError: the folder cannot be written, or the exported program gives other numbers.
     """
     engines = _engines(description.precision)
+    fused_model = _fused(model, description) if fused else None
     if onnx:
         check_tools()
     folder = writable_folder(folder)
-    for name in (DESCRIPTION, PARAMETERS, ONNX, *PROGRAMS):
+    for name in _possible_files():
         (folder / name).unlink(missing_ok=True)
     trial = folder / f".{STEM}.tmp"
     shutil.rmtree(trial, ignore_errors=True)  # left by a killed export
@@ -109,8 +116,13 @@ def export(model: CaiT, description: Description, folder: pathlib.Path, onnx: bo
             results = layer(paddle.to_tensor(images))
         arrays = [tensor.numpy() for tensor in (results if isinstance(results, (list, tuple)) else [results])]
         expected = dict(zip(description.outputs, arrays))
-        _save_program(layer, description, trial)
+        _save_program(layer, description, trial / STEM)
         written = [find_program(trial), trial / PARAMETERS]
+        if fused_model:
+            stem = f"{FUSED_STEM}_{description.precision}"
+            _save_program(fused_model, description, trial / stem)
+            written += [find_program(trial, stem), trial / f"{stem}.pdiparams"]
+            engines[f"CPU, fused {description.precision}"] = Engine(precision=description.precision)
         if onnx:
             written.append(write_onnx(trial, description))
         self_test = [float(value) for value in expected[LOGITS][0]]
@@ -119,7 +131,7 @@ def export(model: CaiT, description: Description, folder: pathlib.Path, onnx: bo
         write_description(trial, description)
         differences = {}
         for name, engine in engines.items():
-            predictor = Predictor(trial, engine, verify=False)
+            predictor = Predictor(trial, engine, self_test=False)
             differences[name] = _compare(name, predictor, images, expected, engine.precision)
         if onnx:
             differences["ONNX Runtime"] = _compare(
@@ -137,11 +149,35 @@ def _more_images(description: Description, count: int) -> np.ndarray:
     return np.random.default_rng(description.self_test_seed + 1).standard_normal(shape).astype("float32")
 
 
-def _save_program(layer: nn.Layer, description: Description, folder: pathlib.Path) -> None:
+def _possible_files() -> list[str]:
+    """All that any export may have written."""
+    stems = [STEM, *(f"{FUSED_STEM}_{precision}" for precision in PRECISIONS)]
+    return [DESCRIPTION, ONNX] + [f"{stem}{suffix}" for stem in stems for suffix in (*PROGRAM_SUFFIXES, ".pdiparams")]
+
+
+def _fused(model: CaiT, description: Description) -> FusedCaiT | None:
+    """The model for CPUs, or nothing and a line that says why."""
+    reason = ""
+    if description.precision not in PRECISIONS:
+        reason = f"there is none of {description.precision}"
+    elif model.blocks[0].attn.num_heads > MAX_HEADS:
+        reason = f"it has room for {MAX_HEADS} heads"
+    else:
+        try:
+            layer = FusedCaiT(model, description.precision, CLASS_ATTENTION in description.outputs)
+            layer.eval()
+            return layer
+        except OperatorsUnavailable as error:
+            reason = str(error)
+    print(f"exported without a fused program for CPUs: {reason}")
+    return None
+
+
+def _save_program(layer: nn.Layer, description: Description, stem: pathlib.Path) -> None:
     spec = InputSpec([None, description.channels, *description.image_size], "float32", "images")
     # full_graph: tracing by bytecode (SOT) breaks off in PaddlePaddle 2.6.
     static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
-    paddle.jit.save(static, str(folder / STEM))
+    paddle.jit.save(static, str(stem))
 
 
 def _engines(precision: str) -> dict[str, Engine]:
@@ -150,11 +186,11 @@ def _engines(precision: str) -> dict[str, Engine]:
     Raises:
         UsageError: this machine has no engine of that precision.
     """
-    engines = {"CPU, oneDNN": Engine(onednn=True), "CPU": Engine(onednn=False)}
+    engines = {"CPU, oneDNN": Engine(fused=False), "CPU": Engine(onednn=False)}
     if has_gpu():
         engines["GPU"] = Engine(use_gpu=True)
     if precision != "fp32":
-        engine = Engine(use_gpu=has_gpu(), precision=precision)
+        engine = Engine(use_gpu=has_gpu(), precision=precision, fused=False)
         if reason := why_not(engine):
             raise UsageError(f"--precision={precision} cannot be tried here: {reason}")
         engines[f"{'GPU' if engine.use_gpu else 'CPU, oneDNN'} {precision}"] = engine

@@ -8,6 +8,7 @@ from paddle import inference
 
 from cait.deploy.bundle import PARAMETERS, STEM, Description
 from cait.device import has_gpu
+from cait.ops.library import OperatorsUnavailable, register
 
 GPU_MEMORY_MB = 256  # reserved at first; it grows
 TENSORRT_WORKSPACE = 1 << 30
@@ -24,6 +25,7 @@ class Engine:
         precision: fp32; bf16, on a processor or GPU that has it; fp16, on a GPU. None: that of the bundle.
         tensorrt: on a GPU, with TensorRT where PaddlePaddle was built with it.
         max_batch_size: images a call, at most; TensorRT plans with it.
+        fused: on the CPU with oneDNN, prefer the bundle's fused program, where this machine has its operators.
     """
 
     use_gpu: bool = False
@@ -32,6 +34,7 @@ class Engine:
     precision: str | None = "fp32"
     tensorrt: bool = False
     max_batch_size: int = 1
+    fused: bool = True
 
 
 def why_not(engine: Engine) -> str:
@@ -60,18 +63,39 @@ def processor_has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
     return bool(words & {"avx512_bf16", "amx_bf16"})
 
 
+def choose_program(engine: Engine, description: Description) -> tuple[tuple[str, str], str]:
+    """The files of the program and parameters that an engine runs, and a line that tells which they are and why."""
+    plain = (description.program, PARAMETERS)
+    if engine.use_gpu or not engine.onednn:
+        return plain, "plain program: the fused one is for CPUs with oneDNN"
+    if not engine.fused:
+        return plain, "plain program, as asked for"
+    files = description.fused_files(engine.precision)
+    if not files:
+        return plain, f"plain program: the bundle was exported without a fused one of {engine.precision}"
+    try:
+        return files, f"fused program, {engine.precision}, {register()} instructions"
+    except OperatorsUnavailable as reason:
+        return plain, f"plain program: the fused operators cannot be used here: {reason}"
+
+
 def paddle_config(
-    folder: pathlib.Path, engine: Engine, description: Description, scratch: pathlib.Path
+    folder: pathlib.Path,
+    files: tuple[str, str],
+    engine: Engine,
+    description: Description,
+    scratch: pathlib.Path,
 ) -> inference.Config:
     """Paddle's configuration for a bundle.
 
     Args:
         folder: of the bundle.
+        files: as `choose_program` says.
         engine: one that this machine can run, with a precision.
         description: of the bundle.
         scratch: folder that may be emptied once the predictor is made.
     """
-    program, parameters = folder / description.program, folder / PARAMETERS
+    program, parameters = (folder / name for name in files)
     if engine.tensorrt and program.suffix == ".json":
         program, parameters = _through_tensorrt(folder, engine, description, scratch)
     config = inference.Config(str(program), str(parameters))
@@ -99,7 +123,7 @@ def paddle_config(
     config.set_cpu_math_library_num_threads(engine.cpu_threads)
     if engine.onednn:
         config.enable_mkldnn()
-        if engine.precision == "bf16":
+        if engine.precision == "bf16" and files[1] == PARAMETERS:  # the fused program has it in its weights
             config.enable_mkldnn_bfloat16()
     elif hasattr(config, "disable_mkldnn"):  # PaddlePaddle 3 has oneDNN on unless told otherwise
         config.disable_mkldnn()

@@ -8,8 +8,8 @@ import tempfile
 import numpy as np
 from paddle import inference
 
-from cait.deploy.bundle import LOGITS, Description, read_description
-from cait.deploy.inference_engine import Engine, paddle_config, why_not
+from cait.deploy.bundle import LOGITS, PARAMETERS, Description, read_description, verify
+from cait.deploy.inference_engine import Engine, choose_program, paddle_config, why_not
 from cait.errors import CaitError, UsageError
 
 TOLERANCE = 3e-5  # fp32: largest difference of a logit, relative to the largest one, at least to 1
@@ -29,11 +29,12 @@ class Predictor:
     Args:
         folder: of the bundle.
         engine: how to run it.
-        verify: answer the bundle's self-test first.
+        self_test: answer the bundle's self-test first.
 
     Attributes:
         description: what stands in `inference.yaml`.
         engine: as given, with the precision that is used.
+        program: a line that tells which program runs, and why.
         paddle_config: Paddle's own, which knows what is really switched on.
 
     Raises:
@@ -41,7 +42,7 @@ class Predictor:
         CaitError: the bundle is not whole, was changed, or does not answer its self-test as it should.
     """
 
-    def __init__(self, folder: str | os.PathLike, engine: Engine, verify: bool = True):
+    def __init__(self, folder: str | os.PathLike, engine: Engine, self_test: bool = True):
         self.folder = pathlib.Path(folder)
         self.description: Description = read_description(folder)
         self.engine = dataclasses.replace(engine, precision=engine.precision or self.description.precision)
@@ -49,9 +50,14 @@ class Predictor:
             if not engine.precision and not why_not(dataclasses.replace(engine, precision="fp32")):
                 reason += f": the bundle is meant for {self.engine.precision}, but --precision=fp32 runs it too"
             raise UsageError(reason)
+        files, self.program = choose_program(self.engine, self.description)
+        if PARAMETERS not in files:  # those were verified with the description
+            for name in files:
+                verify(folder, self.description, name)
         try:
             with tempfile.TemporaryDirectory() as scratch:  # for what TensorRT makes of the program
-                self.paddle_config = paddle_config(self.folder, self.engine, self.description, pathlib.Path(scratch))
+                scratch = pathlib.Path(scratch)
+                self.paddle_config = paddle_config(self.folder, files, self.engine, self.description, scratch)
                 self._predictor = inference.create_predictor(self.paddle_config)
         except Exception as error:  # Paddle raises almost anything on a program it cannot load
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -59,7 +65,7 @@ class Predictor:
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
         self._outputs = dict(zip(self.description.outputs, handles))
-        if verify:
+        if self_test:
             self._self_test()
 
     def _self_test(self) -> None:
