@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS := not slow
 REQUIREMENTS := requirements.txt requirements-demo.txt requirements-dev.txt requirements-onnx.txt
 
 # What is installed stays what is meant, until PADDLE says otherwise.
@@ -31,14 +32,14 @@ demo: install
 	$(BIN)/python CaiT/demo.py
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "$(TESTS)"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-# The same tests with the newest PaddlePaddle whose GPU wheel is on the package index, in an environment of its own.
+# The tests that depend on PaddlePaddle with the newest whose GPU wheel is on the package index, in its own environment.
 test-paddle26:
-	$(MAKE) test VENV=.venv26 PADDLE='paddlepaddle==2.6.2 numpy<2 setuptools<80 paddle2onnx<2'
+	$(MAKE) test TESTS="not slow and not any_paddle" VENV=.venv26 PADDLE='paddlepaddle==2.6.2 numpy<2 setuptools<80 paddle2onnx<2'
 
 lint: install
 	$(BIN)/ruff check .

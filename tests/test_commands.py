@@ -65,9 +65,12 @@ EXPECTED = {
 
 
 def runnable_commands():
-    return [line for line in code_blocks("README.md") if not line.startswith(ELSEWHERE)]
+    """TIPC's take a minute, and are run with each PaddlePaddle for the tiny model in test_tipc_runs.py."""
+    lines = [line for line in code_blocks("README.md") if not line.startswith(ELSEWHERE)]
+    return [pytest.param(line, marks=pytest.mark.any_paddle if "test_tipc" in line else ()) for line in lines]
 
 
+@pytest.mark.timeout(600)  # which TIPC's commands promise
 @pytest.mark.parametrize("command", runnable_commands())
 def test_readme_command(checkout, command):
     """In the order of the README: the lists are written and copied before they are read."""
@@ -84,6 +87,8 @@ def test_readme_command(checkout, command):
     assert result.returncode == 0, result.stderr
     if kind:
         assert re.search(EXPECTED[kind], result.stdout), result.stdout
+    if kind == "tipc":  # fp32 with and without oneDNN, 1 and 2 threads, batches of 1 and 4
+        assert result.stdout.count("10 images agree; ") == 8
 
 
 def test_the_seeds_commands_are_in_the_readme():

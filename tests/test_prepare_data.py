@@ -10,6 +10,8 @@ from cait.data.labels import imagenet1k_wordnet_ids
 from cait.errors import CaitError, UsageError
 from conftest import ROOT, run_python
 
+pytestmark = pytest.mark.any_paddle
+
 SCRIPT = str(ROOT / "CaiT" / "prepare_data.py")
 IDS = imagenet1k_wordnet_ids()
 
