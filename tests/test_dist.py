@@ -194,7 +194,9 @@ def test_a_killed_process_ends_the_others(tiny_yaml, all_digits, tmp_path):
     begin = time.monotonic()
     _, errors = process.communicate(timeout=END_SECONDS)
     assert time.monotonic() - begin < END_SECONDS / 3  # a closed connection is seen at once
-    assert (process.returncode, errors) == (1, "error: process 1 ended without a word: it was killed, or crashed\n")
+    assert process.returncode == 1
+    # What the other process was about to print when it was ended may follow.
+    assert errors.startswith("error: process 1 ended without a word: it was killed, or crashed")
     assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in ranks.values())
 
 
