@@ -87,8 +87,6 @@ def test_readme_command(checkout, command):
     assert result.returncode == 0, result.stderr
     if kind:
         assert re.search(EXPECTED[kind], result.stdout), result.stdout
-    if kind == "tipc":  # fp32 with and without oneDNN, 1 and 2 threads, batches of 1 and 4
-        assert result.stdout.count("10 images agree; ") == 8
 
 
 def test_the_seeds_commands_are_in_the_readme():
