@@ -31,17 +31,21 @@ inline void normalise(const float* x, int dim, int width, T* to) {
   for (int c = 0; c < width; c += kLanes) store(to + c, (load(x + c) - mean) * scale);
 }
 
+// Calls `use(place, values)` for each vector of a panel of a tile, with its place in rows that are `width` apart.
+template <class P, class Use>
+inline void each_vector(P* to, long width, int row, int rows, int panel, const float* values, Use use) {
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < kPanel; c += kLanes)
+      use(to + (row + r) * width + panel * kPanel + c, load(values + r * kTileColumns + c));
+}
+
 // Adds what a product gives to rows of the residual.
 struct AddTo {
   float* x;
   long width;
 
   void operator()(int row, int rows, int panel, const float* values) const {
-    for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < kPanel; c += kLanes) {
-        float* to = x + (row + r) * width + panel * kPanel + c;
-        store(to, load(to) + load(values + r * kTileColumns + c));
-      }
+    each_vector(x, width, row, rows, panel, values, [](float* at, Floats v) { store(at, load(at) + v); });
   }
 };
 
@@ -52,9 +56,7 @@ struct CopyTo {
   long width;
 
   void operator()(int row, int rows, int panel, const float* values) const {
-    for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < kPanel; c += kLanes)
-        store(to + (row + r) * width + panel * kPanel + c, load(values + r * kTileColumns + c));
+    each_vector(to, width, row, rows, panel, values, [](T* at, Floats v) { store(at, v); });
   }
 };
 
@@ -65,9 +67,7 @@ struct GeluTo {
   long width;
 
   void operator()(int row, int rows, int panel, const float* values) const {
-    for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < kPanel; c += kLanes)
-        store(to + (row + r) * width + panel * kPanel + c, gelu(load(values + r * kTileColumns + c), T()));
+    each_vector(to, width, row, rows, panel, values, [](T* at, Floats v) { store(at, gelu(v, T())); });
   }
 };
 

@@ -66,9 +66,7 @@ inline void store_keys(Bf16* panel, int key, const float* row) {
 
 // Rows of values; bfloat16 in pairs of rows, the second of which may be missing.
 inline void store_values(float* panel, int key, int rows, const float* from) {
-  for (int r = 0; r < rows; ++r)
-    for (int c = 0; c < kPanel; c += kLanes)
-      store(panel + (key + r) * kPanel + c, load(from + r * kTileColumns + c));
+  CopyTo<float>{panel, kPanel}(key, rows, 0, from);
 }
 inline void store_values(Bf16* panel, int key, int rows, const float* from) {
   for (int r = 0; r < rows; r += 2) {
@@ -159,7 +157,6 @@ void attend(const Shape& s, const Weights<T>& w, int begin, int end, const Works
   const int attention = s.attention_width(), head_width = s.head_width(), keys = s.keys();
   const int depth = sizeof(T) == 2 ? (s.tokens + 1) / 2 * 2 : s.tokens;
   const long block = static_cast<long>(kTileRows) * keys;
-  alignas(64) float values[kTileRows * kTileColumns];
   void (*mix)(const Shape&, const Weights<T>&, float*, long, T*) = mix_heads<0, T>;
   if (s.heads == 4) mix = mix_heads<4, T>;
   if (s.heads == 6) mix = mix_heads<6, T>;
@@ -178,17 +175,9 @@ void attend(const Shape& s, const Weights<T>& w, int begin, int end, const Works
     }
     for (int r = 0; r < rows; ++r) mix(s, w, space.logits + r * keys, block, space.mixed + r * keys);
     for (int h = 0; h < s.heads; ++h) {
-      const T* panels = image.values + static_cast<long>(h) * keys * head_width;
-      const int panel_count = head_width / kPanel;
-      for (int panel = 0; panel < panel_count; panel += kTilePanels) {
-        const int wide = std::min(kTilePanels, panel_count - panel);
-        const Factors<T> factors{space.mixed + h * block, keys, panels, long(keys) * kPanel, depth, nullptr};
-        any_tile(factors, 0, rows, panel, wide, values, kTileColumns);
-        for (int r = 0; r < rows; ++r)
-          for (int c = 0; c < wide * kPanel; c += kLanes)
-            store(queries + static_cast<long>(r) * attention + h * head_width + panel * kPanel + c,
-                  load(values + r * kTileColumns + c));
-      }
+      const Factors<T> factors{space.mixed + h * block, keys, image.values + static_cast<long>(h) * keys * head_width,
+                               long(keys) * kPanel, depth, nullptr};
+      product(factors, rows, head_width / kPanel, CopyTo<T>{queries + h * head_width, attention});
     }
   }
 }
@@ -270,11 +259,15 @@ void blocks(const BlockCall& call, const Team& team) {
     }
   }
   const auto residual_of = [&](int i) { return residual + i * image; };
-  for (int i = team.thread * whole; i < (team.thread + 1) * whole; ++i)
-    copy_rows(call.input + i * image_in, s.dim, residual_of(i), s.width(), s.tokens);
-  for (int i = first_left; i < call.images; ++i)
-    copy_rows(call.input + i * image_in + static_cast<long>(begin) * s.dim, s.dim,
-              residual_of(i) + static_cast<long>(begin) * s.width(), s.width(), end - begin);
+  // All rows of the whole images, and some of those that are left over.
+  const auto each_share = [&](auto use) {
+    for (int i = team.thread * whole; i < (team.thread + 1) * whole; ++i) use(i, 0, s.tokens);
+    for (int i = first_left; i < call.images; ++i) use(i, begin, end);
+  };
+  each_share([&](int i, int from, int to) {
+    copy_rows(call.input + i * image_in + static_cast<long>(from) * s.dim, s.dim,
+              residual_of(i) + static_cast<long>(from) * s.width(), s.width(), to - from);
+  });
   if (left) team.barrier->wait();
 
   int step = 0;
@@ -294,9 +287,8 @@ void blocks(const BlockCall& call, const Team& team) {
       project_and_mlp(s, w, residual_of(i), begin, end, space);
     }
   }
-  for (int i = team.thread * whole; i < (team.thread + 1) * whole; ++i)
-    copy_rows(residual_of(i), s.width(), call.output + i * image_in, s.dim, s.tokens);
-  for (int i = first_left; i < call.images; ++i)
-    copy_rows(residual_of(i) + static_cast<long>(begin) * s.width(), s.width(),
-              call.output + i * image_in + static_cast<long>(begin) * s.dim, s.dim, end - begin);
+  each_share([&](int i, int from, int to) {
+    copy_rows(residual_of(i) + static_cast<long>(from) * s.width(), s.width(),
+              call.output + i * image_in + static_cast<long>(from) * s.dim, s.dim, to - from);
+  });
 }
