@@ -52,59 +52,42 @@ def _stack(packed: list[tuple[np.ndarray, list[np.ndarray]]], precision: str) ->
 
 def _pack_block(block) -> tuple[np.ndarray, list[np.ndarray]]:
     """One block's vectors, float64, and its four matrices [rows, columns], float64, both padded."""
-    heads = block.attn.num_heads
-    dim, hidden = block.mlp.fc1.weight.shape
-    head_dim = dim // heads
-    gamma_1, gamma_2 = _array(block.gamma_1), _array(block.gamma_2)
-
-    qkv, qkv_bias = _after_norm(block.norm1, block.attn.qkv)
-    scale = np.repeat([block.attn.scale, 1.0, 1.0], dim)
-    qkv, qkv_bias = _pad_heads(qkv * scale, head_dim), _pad_heads((qkv_bias * scale)[None], head_dim)[0]
-    proj = _pad_heads(_array(block.attn.proj.weight).T, head_dim).T * gamma_1
-    proj_bias = _array(block.attn.proj.bias) * gamma_1
-    fc1, fc1_bias = _after_norm(block.norm2, block.mlp.fc1)
-    fc2, fc2_bias = _array(block.mlp.fc2.weight) * gamma_2, _array(block.mlp.fc2.bias) * gamma_2
-
-    width, hidden_width = _padded(dim), _padded(hidden)
-    matrices = [
-        _pad(qkv, width, qkv.shape[1]),
-        _pad(proj, proj.shape[0], width),
-        _pad(fc1, width, hidden_width),
-        _pad(fc2, hidden_width, width),
-    ]
-    biases = [qkv_bias, _pad(proj_bias, width), _pad(fc1_bias, hidden_width), _pad(fc2_bias, width)]
-    mixing = [_array(block.attn.proj_l.weight), _array(block.attn.proj_w.weight), _array(block.attn.proj_w.bias)]
-    return np.concatenate([part.ravel() for part in (*biases, *mixing)]), matrices
+    attn, dim = block.attn, len(block.gamma_1)
+    qkv, qkv_bias = _after_norm(block.norm1, attn.qkv)
+    scale = np.repeat([attn.scale, 1.0, 1.0], dim)
+    qkv, qkv_bias = _pad_heads(qkv * scale, dim // attn.num_heads), _pad_heads(qkv_bias * scale, dim // attn.num_heads)
+    biases, matrices = _after_attention(block)
+    mixing = [_array(attn.proj_l.weight).ravel(), _array(attn.proj_w.weight).ravel(), _array(attn.proj_w.bias)]
+    return np.concatenate([qkv_bias, *biases, *mixing]), [_pad(qkv, _padded(dim), qkv.shape[1]), *matrices]
 
 
 def _pack_class_block(block) -> tuple[np.ndarray, list[np.ndarray]]:
     """The same of a class-attention block; its keys are transposed, head by head (see `ends.h`)."""
-    attention = block.attn
-    dim, hidden = block.mlp.fc1.weight.shape
-    head_dim = dim // attention.num_heads
-    gamma_1, gamma_2 = _array(block.gamma_1), _array(block.gamma_2)
-    width, hidden_width, head_width = _padded(dim), _padded(hidden), _padded(head_dim)
-
-    (q, q_bias), (k, _), (v, v_bias) = (
-        _after_norm(block.norm1, linear) for linear in (attention.q, attention.k, attention.v)
+    attn, dim = block.attn, len(block.gamma_1)
+    head_dim = dim // attn.num_heads
+    head_width = _padded(head_dim)
+    (q, q_bias), (k, _), (v, v_bias) = (_after_norm(block.norm1, linear) for linear in (attn.q, attn.k, attn.v))
+    q, k, v = (
+        _pad(_pad_heads(matrix, head_dim), _padded(dim), attn.num_heads * head_width)
+        for matrix in (q * attn.scale, k, v)
     )
-    q, q_bias = _pad_heads(q * attention.scale, head_dim), _pad_heads(q_bias[None] * attention.scale, head_dim)[0]
-    k = _pad(_pad_heads(k, head_dim), width, attention.num_heads * head_width)
-    v, v_bias = _pad_heads(v, head_dim), _pad_heads(v_bias[None], head_dim)[0]
-    proj = _pad_heads(_array(attention.proj.weight).T, head_dim).T * gamma_1
+    keys = [k[:, start : start + head_width].T for start in range(0, k.shape[1], head_width)]
+    biases, matrices = _after_attention(block)
+    vectors = [_pad_heads(q_bias * attn.scale, head_dim), _pad_heads(v_bias, head_dim), *biases]
+    return np.concatenate(vectors), [q, *keys, v, *matrices]
+
+
+def _after_attention(block) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Biases and matrices of proj, fc1 and fc2, with LayerScale worked in, of either kind of block."""
+    dim, hidden = block.mlp.fc1.weight.shape
+    head_dim, width, hidden_width = dim // block.attn.num_heads, _padded(dim), _padded(hidden)
+    gamma_1, gamma_2 = _array(block.gamma_1), _array(block.gamma_2)
+    proj = _pad_heads(_array(block.attn.proj.weight).T, head_dim).T * gamma_1
     fc1, fc1_bias = _after_norm(block.norm2, block.mlp.fc1)
     fc2, fc2_bias = _array(block.mlp.fc2.weight) * gamma_2, _array(block.mlp.fc2.bias) * gamma_2
-    matrices = [
-        _pad(q, width, q.shape[1]),
-        *(k[:, start : start + head_width].T for start in range(0, k.shape[1], head_width)),
-        _pad(v, width, v.shape[1]),
-        _pad(proj, proj.shape[0], width),
-        _pad(fc1, width, hidden_width),
-        _pad(fc2, hidden_width, width),
-    ]
-    proj_bias = _array(attention.proj.bias) * gamma_1
-    biases = [q_bias, v_bias, _pad(proj_bias, width), _pad(fc1_bias, hidden_width), _pad(fc2_bias, width)]
-    return np.concatenate(biases), matrices
+    biases = [_pad(_array(block.attn.proj.bias) * gamma_1, width), _pad(fc1_bias, hidden_width), _pad(fc2_bias, width)]
+    matrices = [_pad(proj, len(proj), width), _pad(fc1, width, hidden_width), _pad(fc2, hidden_width, width)]
+    return biases, matrices
 
 
 def _array(parameter) -> np.ndarray:
@@ -128,10 +111,11 @@ def _pad(array: np.ndarray, *sizes: int) -> np.ndarray:
     return np.pad(array, [(0, size - old) for size, old in zip(sizes, array.shape)])
 
 
-def _pad_heads(matrix: np.ndarray, head_dim: int) -> np.ndarray:
-    """[rows, heads * head_dim] -> [rows, heads * padded head_dim]."""
-    heads = matrix.reshape(len(matrix), -1, head_dim)
-    return np.pad(heads, ((0, 0), (0, 0), (0, _padded(head_dim) - head_dim))).reshape(len(matrix), -1)
+def _pad_heads(array: np.ndarray, head_dim: int) -> np.ndarray:
+    """[..., heads * head_dim] -> [..., heads * padded head_dim]."""
+    heads = array.reshape(*array.shape[:-1], -1, head_dim)
+    padding = [(0, 0)] * array.ndim + [(0, _padded(head_dim) - head_dim)]
+    return np.pad(heads, padding).reshape(*array.shape[:-1], -1)
 
 
 def _encode(matrix: np.ndarray, precision: str) -> np.ndarray:
