@@ -35,15 +35,21 @@ class OperatorsUnavailable(Exception):
     """Why the operators cannot be used on this machine, in a phrase."""
 
 
-def folder() -> pathlib.Path:
-    """Where the library for this version of PaddlePaddle, this source and this kind of processor is kept."""
+@functools.cache
+def _key() -> str:
+    """Of this version of PaddlePaddle, this source and this kind of processor."""
     key = hashlib.sha256()
     for text in (paddle.__version__, paddle.version.commit, platform.machine(), *COMPILER_FLAGS, *LINKER_FLAGS):
         key.update(text.encode())
     for path in sorted(SOURCE_FOLDER.glob("*.cc")) + sorted(SOURCE_FOLDER.glob("*.h")):
         key.update(path.read_bytes())
+    return key.hexdigest()[:16]
+
+
+def folder() -> pathlib.Path:
+    """Where the library for this version of PaddlePaddle, this source and this kind of processor is kept."""
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return cache / "cait" / f"{NAME}-{key.hexdigest()[:16]}"
+    return cache / "cait" / f"{NAME}-{_key()}"
 
 
 @functools.cache
