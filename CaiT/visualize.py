@@ -47,14 +47,15 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy.classify import find_images  # after the flags are checked: Paddle takes seconds
+    from cait.data.image_files import spread  # after the flags are checked: Paddle takes seconds
+    from cait.deploy.classify import find_images
     from cait.visualize import job
     from cait.visualize.sources import open_sources
 
     sources, figures, paths, runs = [], [], [], job.read_runs(args.runs)
     if args.images or args.figures or args.models:
         found = find_images(args.images) if args.images else []
-        paths = job.spread(found, args.max_images)
+        paths = spread(found, args.max_images)
         weights = args.model_path if args.models else [HERE / "cait_xxs24_224"]
         sources = open_sources(weights, args.model_dir, args.config_dir, args.keys)
         figures = job.choose_figures(args.figures, sources, bool(paths), args.block or 0)

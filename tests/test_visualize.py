@@ -9,6 +9,7 @@ from PIL import Image
 
 from cait.align_golden import load_golden_weights
 from cait.config import make_config, read_yaml, save_config
+from cait.data.image_files import spread
 from cait.deploy.export import build_description
 from cait.errors import CaitError, UsageError
 from cait.metrics import write_metrics
@@ -261,7 +262,7 @@ def test_names_tell_images_and_models_apart(tmp_path):
     assert job.picture_stems(paths) == ["b_1", "b_1_2", "c_1", "b_1_3"]
     assert job.picture_stems(["x/photo.png"]) == ["photo"]
     assert len(job.picture_stems(["x/" + "字" * 250 + ".png"])[0].encode()) <= 150
-    assert job.spread(list("abcdefghij"), 3) == ["a", "d", "g"] and job.spread(["a"], 3) == ["a"]
+    assert spread(list("abcdefghij"), 3) == ["a", "d", "g"] and spread(["a"], 3) == ["a"]
     assert sources.distinct_names(["x/run/best", "x/run/latest"]) == ["best", "latest"]
     assert sources.distinct_names(["x/one/best", "x/two/best"]) == ["one/best", "two/best"]
     assert sources.distinct_names(["x/run/best"]) == ["run/best"] and sources.distinct_names([]) == []

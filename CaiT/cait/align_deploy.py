@@ -8,7 +8,7 @@ import paddle
 
 from cait.align import Row
 from cait.checkpoint import find_weights, load_weights
-from cait.data.image_files import image_files
+from cait.data.image_files import image_files, spread
 from cait.deploy.bundle import ONNX, STEM, Description, read_description
 from cait.deploy.classify import Reader
 from cait.deploy.inference_engine import Engine, choose_program, why_not
@@ -39,9 +39,7 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
     description = read_description(folder)
     weights = find_weights(weights)
     read = Reader(description, apply_exif=False)
-    paths = image_files(images)
-    count = min(MAX_IMAGES, len(paths))
-    batch = np.stack([read(paths[i * len(paths) // count]) for i in range(count)])
+    batch = np.stack([read(path) for path in spread(image_files(images), MAX_IMAGES)])
     engines = _engines(folder, description)
     model = model_of(read_any(weights), tuple(description.image_size))
     load_weights(model, weights)

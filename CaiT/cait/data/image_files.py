@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -52,6 +53,12 @@ def upright(image: Image.Image) -> Image.Image:
     except Exception:  # of a damaged block Pillow raises almost anything; its picture is good all the same
         return image
     return image if turn is None else image.transpose(turn)
+
+
+def spread(paths: Sequence[str], most: int) -> list[str]:
+    """At most so many of the paths, at equal distances."""
+    count = min(most, len(paths))
+    return [paths[index * len(paths) // count] for index in range(count)]
 
 
 def image_files(folder: pathlib.Path) -> list[str]:

@@ -48,12 +48,6 @@ def choose_figures(asked: Sequence[str], sources: Sequence[Source], has_images: 
     return chosen
 
 
-def spread(paths: Sequence[str], most: int) -> list[str]:
-    """At most so many of the paths, at equal distances."""
-    count = min(most, len(paths))
-    return [paths[index * len(paths) // count] for index in range(count)]
-
-
 def picture_stems(paths: Sequence[str]) -> list[str]:
     """What the files of each image begin with: its path below the folder that all share, made one word."""
     whole = [os.path.abspath(path) for path in paths]
