@@ -18,9 +18,9 @@ from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import read_text, write_text
 
-STEM, FUSED_STEM = "inference", "fused"
-DESCRIPTION, PARAMETERS = f"{STEM}.yaml", f"{STEM}.pdiparams"
-PROGRAM_SUFFIXES = (".json", ".pdmodel")
+STEM = "inference"
+PROGRAM_SUFFIXES, PARAMETERS_SUFFIX = (".json", ".pdmodel"), ".pdiparams"
+DESCRIPTION, PARAMETERS = f"{STEM}.yaml", f"{STEM}{PARAMETERS_SUFFIX}"
 PROGRAMS = tuple(f"{STEM}{suffix}" for suffix in PROGRAM_SUFFIXES)
 ONNX = f"{STEM}.onnx"
 LOGITS, CLASS_ATTENTION = "logits", "class_attention"
@@ -90,16 +90,21 @@ class Description:
 
     def fused_files(self, precision: str) -> tuple[str, str] | None:
         """The names of program and parameters of the fused program of a precision, if the bundle has one."""
-        stem = f"{FUSED_STEM}_{precision}"
+        stem = fused_stem(precision)
         for program in (f"{stem}{suffix}" for suffix in PROGRAM_SUFFIXES):
             if program in self.files:
-                return program, f"{stem}.pdiparams"
+                return program, f"{stem}{PARAMETERS_SUFFIX}"
         return None
 
     def self_test_input(self) -> np.ndarray:
         """Normalised image [1, channels, height, width], float32."""
         rng = np.random.default_rng(self.self_test_seed)
         return rng.standard_normal((1, self.channels, *self.image_size)).astype("float32")
+
+
+def fused_stem(precision: str) -> str:
+    """What the files of the fused program of a precision are named, without their suffixes."""
+    return f"fused_{precision}"
 
 
 def find_program(folder: str | os.PathLike, stem: str = STEM) -> pathlib.Path:

@@ -13,17 +13,17 @@ from paddle.static import InputSpec
 from cait.deploy.bundle import (
     CLASS_ATTENTION,
     DESCRIPTION,
-    FUSED_STEM,
     LOGITS,
     ONNX,
-    PARAMETERS,
+    PARAMETERS_SUFFIX,
     PROGRAM_SUFFIXES,
     STEM,
     Description,
     find_program,
+    fused_stem,
     write_description,
 )
-from cait.deploy.fused import MAX_HEADS, PRECISIONS, FusedCaiT
+from cait.deploy.fused import PRECISIONS, FusedCaiT
 from cait.deploy.inference_engine import Engine, why_not
 from cait.deploy.onnx_file import OnnxPredictor, check_tools, write_onnx
 from cait.deploy.predictor import Predictor, allowed_difference
@@ -116,13 +116,14 @@ def export(
             results = layer(paddle.to_tensor(images))
         arrays = [tensor.numpy() for tensor in (results if isinstance(results, (list, tuple)) else [results])]
         expected = dict(zip(description.outputs, arrays))
-        _save_program(layer, description, trial / STEM)
-        written = [find_program(trial), trial / PARAMETERS]
+        programs = {STEM: layer}
         if fused_model:
-            stem = f"{FUSED_STEM}_{description.precision}"
-            _save_program(fused_model, description, trial / stem)
-            written += [find_program(trial, stem), trial / f"{stem}.pdiparams"]
+            programs[fused_stem(description.precision)] = fused_model
             engines[f"CPU, fused {description.precision}"] = Engine(precision=description.precision)
+        written = []
+        for stem, network in programs.items():
+            _save_program(network, description, trial / stem)
+            written += [find_program(trial, stem), trial / f"{stem}{PARAMETERS_SUFFIX}"]
         if onnx:
             written.append(write_onnx(trial, description))
         self_test = [float(value) for value in expected[LOGITS][0]]
@@ -151,26 +152,20 @@ def _more_images(description: Description, count: int) -> np.ndarray:
 
 def _possible_files() -> list[str]:
     """All that any export may have written."""
-    stems = [STEM, *(f"{FUSED_STEM}_{precision}" for precision in PRECISIONS)]
-    return [DESCRIPTION, ONNX] + [f"{stem}{suffix}" for stem in stems for suffix in (*PROGRAM_SUFFIXES, ".pdiparams")]
+    suffixes = (*PROGRAM_SUFFIXES, PARAMETERS_SUFFIX)
+    stems = [STEM, *map(fused_stem, PRECISIONS)]
+    return [DESCRIPTION, ONNX, *(f"{stem}{suffix}" for stem in stems for suffix in suffixes)]
 
 
 def _fused(model: CaiT, description: Description) -> FusedCaiT | None:
     """The model for CPUs, or nothing and a line that says why."""
-    reason = ""
-    if description.precision not in PRECISIONS:
-        reason = f"there is none of {description.precision}"
-    elif model.blocks[0].attn.num_heads > MAX_HEADS:
-        reason = f"it has room for {MAX_HEADS} heads"
-    else:
-        try:
-            layer = FusedCaiT(model, description.precision, CLASS_ATTENTION in description.outputs)
-            layer.eval()
-            return layer
-        except OperatorsUnavailable as error:
-            reason = str(error)
-    print(f"exported without a fused program for CPUs: {reason}")
-    return None
+    try:
+        layer = FusedCaiT(model, description.precision, CLASS_ATTENTION in description.outputs)
+    except OperatorsUnavailable as reason:
+        print(f"exported without a fused program for CPUs: {reason}")
+        return None
+    layer.eval()
+    return layer
 
 
 def _save_program(layer: nn.Layer, description: Description, stem: pathlib.Path) -> None:

@@ -4,7 +4,7 @@ import paddle
 from paddle import nn
 
 from cait.model import CaiT
-from cait.ops.library import operators
+from cait.ops.library import OperatorsUnavailable, operators
 from cait.ops.pack import pack_blocks, pack_class_blocks, pack_patches
 
 PRECISIONS = ("fp32", "bf16")
@@ -23,11 +23,15 @@ class FusedCaiT(nn.Layer):
         with_attention: also return the attention maps.
 
     Raises:
-        OperatorsUnavailable: the operators cannot be built or loaded here.
+        OperatorsUnavailable: there are none for such a model or precision, or they cannot be built or loaded here.
     """
 
     def __init__(self, model: CaiT, precision: str, with_attention: bool = False):
         super().__init__()
+        if precision not in PRECISIONS:
+            raise OperatorsUnavailable(f"there is none of {precision}")
+        if model.blocks[0].attn.num_heads > MAX_HEADS:
+            raise OperatorsUnavailable(f"it has room for {MAX_HEADS} heads")
         self.operators = operators()
         self.with_attention = with_attention
         self.norm, self.head = model.norm, model.head
