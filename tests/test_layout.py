@@ -9,10 +9,10 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "config_kinds", "digest", "device", "guard", "ema", "watchdog"},
-    {"files", "dist", "processes", "deploy", "precision", "ops"},
+    {"errors", "config_kinds", "digest", "device", "guard", "ema", "watchdog", "bench.machine"},
+    {"files", "dist", "processes", "deploy", "precision", "ops", "bench", "bench.measure", "bench.photos"},
     {"figure", "visualize", "ops.library", "ops.pack"},
-    {"config", "confusion", "log", "metrics", "results", "model", "losses", "torch_file", "data"},
+    {"config", "confusion", "log", "metrics", "results", "model", "losses", "torch_file", "data", "bench.report"},
     {"convert", "deploy.fused", "download", "ops.build", "optim", "watch", "visualize.maps"},
     {
         "cli",
@@ -32,7 +32,7 @@ LAYERS = [
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file"},
     {"align_live", "deploy.predictor", "teacher"},
     {"training", "deploy.autolog", "deploy.export"},
-    {"jobs", "deploy.classify", "visualize.sources"},
+    {"jobs", "deploy.classify", "visualize.sources", "bench.startup"},
     {"align_deploy", "align_run", "visualize.job"},
 ]
 SEES_CONFIG = {"align", "cli", "config", "jobs", "start", "training", "visualize.sources", "zoo", "data.build"}

@@ -1,0 +1,1 @@
+"""What this project costs in time and memory, measured."""

@@ -1,0 +1,133 @@
+"""Measuring things against each other: in turn, after a warm-up, with median and spread.
+
+A machine is rarely at rest, and its clock changes. So the contestants take turns, and each ratio is the median of the
+ratios within a round, in which both ran close to each other.
+"""
+
+import dataclasses
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from cait.errors import CaitError
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """The values of one contestant, one a round.
+
+    Attributes:
+        name: of what was measured.
+        unit: such as `s`, `ms`, `MB` or `images/s`; of a rate more is better, of all others less.
+        values: in the order of the rounds.
+    """
+
+    name: str
+    unit: str
+    values: list[float]
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.values)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper one; of a single value, that value."""
+        if len(self.values) == 1:
+            return self.values[0], self.values[0]
+        lower, _, upper = statistics.quantiles(self.values, method="inclusive")
+        return lower, upper
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether more is better."""
+        return self.unit.endswith("/s")
+
+    def ratio_to(self, baseline: "Measurement") -> float:
+        """This one over another that ran in the same rounds: the median of the ratios within a round."""
+        return statistics.median(own / other for own, other in zip(self.values, baseline.values, strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name, unit, median, spread and values, for JSON."""
+        lower, upper = self.quartiles
+        spread = {"minimum": min(self.values), "lower_quartile": lower, "upper_quartile": upper}
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": self.median,
+            **spread,
+            "maximum": max(self.values),
+            "values": self.values,
+        }
+
+
+def measure_in_turn(
+    contestants: Mapping[str, Callable[[], float]], unit: str, rounds: int, warm_up: int = 1, scale: float = 1.0
+) -> list[Measurement]:
+    """Lets each contestant do its work once a round, in an order that turns by one each round.
+
+    Args:
+        contestants: by name; each does its work and returns the value measured (`seconds_of`, `rate_of`).
+        unit: of `scale` times the values.
+        rounds: that count.
+        warm_up: rounds before them that do not.
+        scale: from the contestants' unit to `unit`.
+    """
+    values: dict[str, list[float]] = {name: [] for name in contestants}
+    order = list(contestants)
+    for number in tqdm(range(warm_up + rounds), desc="rounds", disable=None, leave=False):
+        for name in order[number % len(order) :] + order[: number % len(order)]:
+            value = contestants[name]() * scale
+            if number >= warm_up:
+                values[name].append(value)
+    return [Measurement(name, unit, found) for name, found in values.items()]
+
+
+def seconds_of(work: Callable[[], Any], times: int = 1) -> Callable[[], float]:
+    """A contestant: seconds of one call of `work`, from `times` calls in a row."""
+
+    def measure() -> float:
+        started = time.perf_counter()
+        for _ in range(times):
+            work()
+        return (time.perf_counter() - started) / times
+
+    return measure
+
+
+def rate_of(work: Callable[[], Any], amount: int, times: int = 1) -> Callable[[], float]:
+    """A contestant: how much a second, where one call of `work` does `amount` of it."""
+    seconds = seconds_of(work, times)
+    return lambda: amount / seconds()
+
+
+def command_seconds(
+    words: Sequence[str | os.PathLike], cwd: str | os.PathLike | None = None, environment: Mapping[str, str] = {}
+) -> Callable[[], float]:
+    """A contestant: seconds of a Python command, from the start of the process to its end."""
+    return seconds_of(lambda: run_command_line(words, cwd, environment))
+
+
+def run_command_line(
+    words: Sequence[str | os.PathLike], cwd: str | os.PathLike | None = None, environment: Mapping[str, str] = {}
+) -> str:
+    """Runs `python *words`, its threads and device as this process has them, and returns what it printed.
+
+    Raises:
+        CaitError: it failed; the message holds its last line.
+    """
+    command = [sys.executable, *map(os.fspath, words)]
+    result = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
+    if result.returncode:
+        last = (result.stderr.strip() or result.stdout.strip() or "it printed nothing").splitlines()[-1]
+        shown = " ".join(pathlib.Path(word).name if os.sep in word else word for word in command[1:])
+        raise CaitError(f"python {shown:.200}: failed with exit code {result.returncode} ({last})")
+    return result.stdout

@@ -1,0 +1,122 @@
+"""The benchmarks: measuring in turn, ratios, what a report holds. No test here asserts how fast anything is."""
+
+import io
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from cait.bench import measure, photos, startup
+from cait.bench.machine import describe_machine, in_words
+from cait.bench.measure import Measurement
+from cait.bench.report import Report, Table
+from cait.errors import CaitError
+from conftest import ROOT, run_python
+
+BENCHMARK = str(ROOT / "CaiT" / "benchmark.py")
+SLOW, FAST = Measurement("slow", "images/s", [10.0, 20.0, 10.0]), Measurement("fast", "images/s", [20.0, 60.0, 22.0])
+
+
+def test_contestants_take_turns_and_the_warm_up_does_not_count():
+    calls = []
+
+    def contestant(name):
+        def work():
+            calls.append(name)
+            return float(len(calls))
+
+        return work
+
+    found = measure.measure_in_turn({"a": contestant("a"), "b": contestant("b")}, "s", rounds=2, warm_up=1, scale=10)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert [(m.name, m.unit, m.values) for m in found] == [("a", "s", [40, 50]), ("b", "s", [30, 60])]
+
+
+def test_a_ratio_is_the_median_of_those_within_a_round():
+    assert FAST.ratio_to(SLOW) == 2.2  # of 2, 3 and 2.2
+    assert FAST.median == 22.0 and FAST.quartiles == (21.0, 41.0)
+    assert Measurement("once", "MB", [3.0]).quartiles == (3.0, 3.0)
+
+
+def test_contestants_return_seconds_of_a_call_or_an_amount_a_second(monkeypatch):
+    times = iter([0.0, 6.0, 10.0, 12.0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(times))
+    calls = []
+    assert measure.seconds_of(lambda: calls.append(1), times=3)() == 2.0 and len(calls) == 3
+    assert measure.rate_of(lambda: None, amount=8)() == 4.0
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_its_last_line():
+    assert measure.command_seconds(["-c", "pass"])() > 0
+    with pytest.raises(CaitError, match=r"exit code 3 \(no such thing\)"):
+        measure.command_seconds(["-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"])()
+
+
+@pytest.mark.parametrize("goal, verdict", [(2.0, "holds"), (2.3, "missed")])
+def test_a_rate_must_reach_its_goal(goal, verdict):
+    table = Table("reading", [SLOW, FAST], "slow", {"fast": goal})
+    assert f"| fast | 22 | 21 - 41 | 2.200 | at least {goal:g}: {verdict} |" in table.markdown()
+    assert [row.get("holds") for row in table.rows()] == [None, verdict == "holds"]
+
+
+@pytest.mark.parametrize("goal, verdict", [(0.6, "holds"), (0.4, "missed")])
+def test_anything_else_must_stay_below_its_goal(goal, verdict):
+    plain, saving = Measurement("plain", "MB", [1000.0]), Measurement("saving", "MB", [500.0])
+    table = Table("peak memory", [plain, saving], "plain", {"saving": goal})
+    assert f"| saving | 500 | 500 - 500 | 0.500 | at most {goal:g}: {verdict} |" in table.markdown()
+
+
+def test_a_report_is_a_table_json_and_a_chart(tmp_path):
+    curve = Table(
+        "by resolution", [Measurement("224", "s", [1.0]), Measurement("448", "s", [9.0])], "", {}, "px", [224, 448]
+    )
+    report = Report("reading", "python CaiT/benchmark.py reading", [Table("reading", [SLOW, FAST], "slow"), curve])
+    written = report.write(tmp_path / "new")
+    assert [path.name for path in written] == ["reading.json", "reading.svg"]
+    data = json.loads(written[0].read_text())
+    assert data["machine"]["versions"]["numpy"] and data["command"] == report.command
+    row = data["tables"][0]["rows"][1]
+    assert (row["unit"], row["median"], row["ratio"], row["values"]) == ("images/s", 22.0, 2.2, FAST.values)
+    assert written[1].read_text().count("<svg") == 1
+    assert "| 448 | 9 | 9 - 9 |" in report.markdown() and report.command in report.markdown()
+
+
+def test_without_matplotlib_there_is_no_chart_and_the_report_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    report = Report("reading", "", [Table("reading", [SLOW])])
+    assert [path.name for path in report.write(tmp_path)] == ["reading.json"]
+    assert "matplotlib is needed" in report.markdown()
+
+
+def test_the_machine_is_described_from_what_the_system_says(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name : A\nflags : sse avx2 avx512_bf16\n\nmodel name : B\n")
+    (tmp_path / "meminfo").write_text("MemTotal:       2048 kB\n")
+    machine = describe_machine(str(tmp_path / "cpuinfo"), str(tmp_path / "meminfo"))
+    assert machine["processor"] == "A" and machine["features"] == ["avx2", "avx512_bf16"] and machine["memory_mb"] == 2
+    assert "avx512_bf16" in in_words(machine) and "numpy" in in_words(machine)
+    elsewhere = describe_machine(str(tmp_path / "none"), str(tmp_path / "none"))
+    assert elsewhere["processor"] and elsewhere["features"] == [] and elsewhere["memory_mb"] == 0
+
+
+def test_the_photographs_are_jpeg_files_of_the_size_asked_for():
+    files = photos.photos(4)
+    assert len(set(files)) == 4 and all(40_000 < len(data) <= 50_000 for data in files)
+    for data in files:
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format == "JPEG" and image.size == (500, 375) and image.mode == "RGB"
+    assert photos.photos(4) == files != photos.photos(4, seed=1)
+
+
+def test_startup_compares_infer_with_the_creation_of_its_predictor(tiny_bundle, tmp_path):
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(photos.photos(1)[0])
+    base, infer = startup.measure(tiny_bundle, image, rounds=1).rows()
+    assert base["name"] == startup.BASELINE and infer["goal"] == startup.GOAL
+    assert infer["ratio"] == pytest.approx(infer["median"] / base["median"])
+
+
+@pytest.mark.parametrize("words", [[], ["speed"], ["startup", "--rounds=0"]])
+def test_wrong_usage_ends_in_one_sentence(words):
+    result = run_python(BENCHMARK, *words)
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
