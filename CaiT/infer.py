@@ -19,7 +19,7 @@ def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
     path, on = {"type": pathlib.Path}, {"type": boolean, "nargs": "?", "const": True}
     parser.add_argument("--img-path", "--img_path", "--image_dir", required=True, dest="images")
-    parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).resolve().parent / "infer")
+    parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).with_name("infer").resolve())
     parser.add_argument("--batch-size", "--batch_size", type=positive, default=1)
     parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
     parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
@@ -44,7 +44,10 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy import autolog, classify  # after the flags are checked
+    from cait.deploy.bundle import read_beside  # after the flags are checked
+
+    reading = read_beside(args.model_dir)  # while Paddle is imported, which takes most of a second
+    from cait.deploy import autolog, classify
     from cait.deploy.inference_engine import Engine
     from cait.deploy.predictor import Predictor
     from cait.device import has_gpu
@@ -53,7 +56,7 @@ def main() -> None:
     paths = classify.find_images(args.images)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
     how = (use_gpu, args.enable_mkldnn, args.cpu_threads, args.precision, args.use_tensorrt, args.batch_size)
-    predictor = Predictor(args.model_dir, Engine(*how, fused=not args.no_fused_ops))
+    predictor = Predictor(args.model_dir, Engine(*how, fused=not args.no_fused_ops), description=reading.result())
     print(predictor.program, file=sys.stderr)
     names, read = predictor.description.class_names, classify.Reader(predictor.description, args.exif)
     stopwatch = autolog.Stopwatch() if args.benchmark else None
@@ -76,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, leave_at_once=True)

@@ -48,9 +48,15 @@ def test_contestants_return_seconds_of_a_call_or_an_amount_a_second(monkeypatch)
 
 
 def test_a_command_that_fails_ends_the_benchmark_with_its_last_line():
-    assert measure.command_seconds(["-c", "pass"])() > 0
-    with pytest.raises(CaitError, match=r"exit code 3 \(no such thing\)"):
-        measure.command_seconds(["-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"])()
+    assert measure.run_command_line(["-c", "print(1)"]) == "1\n"
+    for run in (measure.run_command_line, measure.seconds_to_first_line):
+        with pytest.raises(CaitError, match=r"exit code 3 \(no such thing\)"):
+            run(["-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"])
+
+
+def test_an_answer_is_there_before_the_end():
+    answered, ended = measure.seconds_to_first_line(["-c", "import time; print('answer'); time.sleep(0.3)"])
+    assert 0 < answered <= ended - 0.29
 
 
 @pytest.mark.parametrize("goal, verdict", [(2.0, "holds"), (2.3, "missed")])
@@ -111,9 +117,11 @@ def test_the_photographs_are_jpeg_files_of_the_size_asked_for():
 def test_startup_compares_infer_with_the_creation_of_its_predictor(tiny_bundle, tmp_path):
     image = tmp_path / "photo.jpg"
     image.write_bytes(photos.photos(1)[0])
-    base, infer = startup.measure(tiny_bundle, image, rounds=1).rows()
+    answer, end = startup.measure(tiny_bundle, image, rounds=1)
+    base, infer = answer.rows()
     assert base["name"] == startup.BASELINE and infer["goal"] == startup.GOAL
     assert infer["ratio"] == pytest.approx(infer["median"] / base["median"])
+    assert infer["median"] < end.rows()[1]["median"]
 
 
 @pytest.mark.parametrize("words", [[], ["speed"], ["startup", "--rounds=0"]])

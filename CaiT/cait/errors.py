@@ -63,8 +63,12 @@ def outcome(error: BaseException) -> tuple[str, int] | None:
     return ("terminated", 143) if isinstance(error, _Terminated) else None
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Calls `main()` and ends the process with 0, 1 on failure, 2 on wrong usage, 130 on Ctrl-C or 143 on SIGTERM."""
+def run_command(main: Callable[[], None], leave_at_once: bool = False) -> None:
+    """Calls `main()` and ends the process with 0, 1 on failure, 2 on wrong usage, 130 on Ctrl-C or 143 on SIGTERM.
+
+    `leave_at_once` is for a command that leaves nothing to be done at exit: the system takes its memory back faster
+    than Paddle takes its objects down, which costs a fifth of a second.
+    """
     warnings.filterwarnings("ignore", message="No ccache found")  # Paddle says so at every import
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
@@ -85,4 +89,7 @@ def run_command(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if message is not None:
         print(f"error: {message}", file=sys.stderr)
+    if leave_at_once:
+        sys.stderr.flush()
+        os._exit(exit_code)
     sys.exit(exit_code)

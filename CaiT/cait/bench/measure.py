@@ -10,6 +10,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -109,13 +110,6 @@ def rate_of(work: Callable[[], Any], amount: int, times: int = 1) -> Callable[[]
     return lambda: amount / seconds()
 
 
-def command_seconds(
-    words: Sequence[str | os.PathLike], cwd: str | os.PathLike | None = None, environment: Mapping[str, str] = {}
-) -> Callable[[], float]:
-    """A contestant: seconds of a Python command, from the start of the process to its end."""
-    return seconds_of(lambda: run_command_line(words, cwd, environment))
-
-
 def run_command_line(
     words: Sequence[str | os.PathLike], cwd: str | os.PathLike | None = None, environment: Mapping[str, str] = {}
 ) -> str:
@@ -126,8 +120,31 @@ def run_command_line(
     """
     command = [sys.executable, *map(os.fspath, words)]
     result = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
-    if result.returncode:
-        last = (result.stderr.strip() or result.stdout.strip() or "it printed nothing").splitlines()[-1]
-        shown = " ".join(pathlib.Path(word).name if os.sep in word else word for word in command[1:])
-        raise CaitError(f"python {shown:.200}: failed with exit code {result.returncode} ({last})")
+    _check(command, result.returncode, result.stdout, result.stderr)
     return result.stdout
+
+
+def seconds_to_first_line(words: Sequence[str | os.PathLike]) -> tuple[float, float]:
+    """Seconds of `python *words` from the start of the process to the first line it prints, and to its end.
+
+    Raises:
+        CaitError: it failed; the message holds its last line.
+    """
+    command = [sys.executable, "-u", *map(os.fspath, words)]
+    with tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            line = process.stdout.readline()
+            answered = time.perf_counter() - started
+            rest = process.stdout.read()
+        ended = time.perf_counter() - started
+        errors.seek(0)
+        _check(command, process.returncode, line + rest, errors.read())
+    return answered, ended
+
+
+def _check(command: Sequence[str], returncode: int, output: str, errors: str) -> None:
+    if returncode:
+        last = (errors.strip() or output.strip() or "it printed nothing").splitlines()[-1]
+        shown = " ".join(pathlib.Path(word).name if os.sep in word else word for word in command[1:])
+        raise CaitError(f"python {shown:.200}: failed with exit code {returncode} ({last})")

@@ -30,6 +30,7 @@ class Predictor:
         folder: of the bundle.
         engine: how to run it.
         self_test: answer the bundle's self-test first.
+        description: what `read_description` gave for the folder; None: it is read now.
 
     Attributes:
         description: what stands in `inference.yaml`.
@@ -42,9 +43,15 @@ class Predictor:
         CaitError: the bundle is not whole, was changed, or does not answer its self-test as it should.
     """
 
-    def __init__(self, folder: str | os.PathLike, engine: Engine, self_test: bool = True):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        engine: Engine,
+        self_test: bool = True,
+        description: Description | None = None,
+    ):
         self.folder = pathlib.Path(folder)
-        self.description: Description = read_description(folder)
+        self.description = description or read_description(folder)
         self.engine = dataclasses.replace(engine, precision=engine.precision or self.description.precision)
         if reason := why_not(self.engine):
             if not engine.precision and not why_not(dataclasses.replace(engine, precision="fp32")):
