@@ -9,9 +9,9 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "config_kinds", "digest", "device", "guard", "ema", "watchdog", "bench.machine"},
-    {"files", "dist", "processes", "deploy", "precision", "ops", "bench", "bench.measure", "bench.photos"},
-    {"figure", "visualize", "ops.library", "ops.pack"},
+    {"errors", "config_kinds", "digest", "device", "guard", "ema", "processor", "watchdog"},
+    {"files", "dist", "processes", "deploy", "precision", "ops", "bench", "bench.machine", "bench.measure"},
+    {"figure", "visualize", "ops.library", "ops.pack", "bench.photos"},
     {"config", "confusion", "log", "metrics", "results", "model", "losses", "torch_file", "data", "bench.report"},
     {"convert", "deploy.fused", "download", "ops.build", "optim", "watch", "visualize.maps"},
     {
@@ -25,14 +25,15 @@ LAYERS = [
         "data.digits",
         "visualize.draw",
     },
-    {"zoo", "data.dataset", "data.imagenet_lists"},
-    {"data.loader", "data.lite", "data.mixup", "stand_in"},
+    {"zoo", "data.fast", "data.imagenet_lists"},
+    {"data.dataset"},
+    {"data.loader", "data.lite", "data.mixup", "stand_in", "bench.step"},
     {"data.build", "engine", "exchange"},
     {"align", "start", "deploy.bundle"},
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file"},
     {"align_live", "deploy.predictor", "teacher"},
     {"training", "deploy.autolog", "deploy.export"},
-    {"jobs", "deploy.classify", "visualize.sources", "bench.startup"},
+    {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
     {"align_deploy", "align_run", "visualize.job"},
 ]
 SEES_CONFIG = {"align", "cli", "config", "jobs", "start", "training", "visualize.sources", "zoo", "data.build"}

@@ -10,11 +10,15 @@ import importlib
 import os
 import zlib  # noqa: F401  (before Paddle: 2.6 exports its own zlib's symbols, and a zlib module loaded later crashes)
 
+from cait.processor import use_avx512_on_amd
+
 __version__ = "0.1.0"
 
 # Before Paddle: NVIDIA's libraries would round float32 products to 10 bits (TF32, PaddlePaddle 2.6's default), which no
 # comparison of this project allows. NVIDIA_TF32_OVERRIDE=1 in the environment lets them.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+
+use_avx512_on_amd()
 
 _HOMES = {"CaiT": "cait.model", "create_model": "cait.zoo", "list_models": "cait.zoo"}
 __all__ = [*_HOMES, "__version__"]

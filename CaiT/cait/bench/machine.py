@@ -2,9 +2,10 @@
 
 import importlib.metadata
 import os
-import pathlib
 import platform
 from typing import Any
+
+from cait.processor import processor_fields
 
 # What the processor may have that decides how fast it computes, by the kernel's names.
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
@@ -14,13 +15,13 @@ PEERS = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "opencv-pyth
 
 def describe_machine(cpuinfo: str = "/proc/cpuinfo", meminfo: str = "/proc/meminfo") -> dict[str, Any]:
     """Processor, its cores and features, memory in MB, system, and the versions of Python and of what is installed."""
-    processor = _fields(cpuinfo)
+    processor = processor_fields(cpuinfo)
     flags = set(processor.get("flags", "").split())
     return {
         "processor": processor.get("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "features": [name for name in FEATURES if name in flags],
-        "memory_mb": int(_fields(meminfo).get("MemTotal", "0 kB").split()[0]) // 1024,
+        "memory_mb": int(processor_fields(meminfo).get("MemTotal", "0 kB").split()[0]) // 1024,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version for name in (*PACKAGES, *PEERS) if (version := _version(name))},
@@ -30,17 +31,6 @@ def describe_machine(cpuinfo: str = "/proc/cpuinfo", meminfo: str = "/proc/memin
 
 def _matters(name: str) -> bool:
     return name.startswith(("FLAGS_", "OMP_", "MKL_", "KMP_", "DNNL_", "ONEDNN_"))
-
-
-def _fields(path: str) -> dict[str, str]:
-    """The `name : value` lines of a file of /proc, the first of each name; empty where there is no such file."""
-    if not pathlib.Path(path).is_file():
-        return {}
-    found: dict[str, str] = {}
-    for line in pathlib.Path(path).read_text(errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    return found
 
 
 def _version(package: str) -> str:

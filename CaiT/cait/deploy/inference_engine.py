@@ -9,6 +9,7 @@ from paddle import inference
 from cait.deploy.bundle import PARAMETERS, STEM, Description
 from cait.device import has_gpu
 from cait.ops.library import OperatorsUnavailable, register
+from cait.processor import CPUINFO, processor_fields
 
 GPU_MEMORY_MB = 256  # reserved at first; it grows
 TENSORRT_WORKSPACE = 1 << 30
@@ -56,11 +57,9 @@ def why_not(engine: Engine) -> str:
     return ""
 
 
-def processor_has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
+def processor_has_bf16(cpuinfo: str = CPUINFO) -> bool:
     """Whether the processor says that it has AVX-512 or AMX instructions for bf16."""
-    path = pathlib.Path(cpuinfo)
-    words = set(path.read_text().split()) if path.is_file() else set()
-    return bool(words & {"avx512_bf16", "amx_bf16"})
+    return bool(set(processor_fields(cpuinfo).get("flags", "").split()) & {"avx512_bf16", "amx_bf16"})
 
 
 def choose_program(engine: Engine, description: Description) -> tuple[tuple[str, str], str]:

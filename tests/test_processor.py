@@ -1,0 +1,36 @@
+"""What the processor is asked for before Paddle is imported."""
+
+import pytest
+
+from cait.processor import AVX512, processor_fields, use_avx512_on_amd
+
+FLAGS = " ".join(sorted(AVX512))
+
+
+@pytest.mark.parametrize(
+    "vendor, flags, expected",
+    [
+        ("AuthenticAMD", FLAGS, {"MKL_DEBUG_CPU_TYPE": "7"}),
+        ("AuthenticAMD", FLAGS.replace("avx512dq", ""), {}),
+        ("AuthenticAMD", "avx2", {}),
+        ("GenuineIntel", FLAGS, {}),
+    ],
+)
+def test_mkl_is_told_of_avx512_where_an_amd_processor_has_all_of_it(tmp_path, vendor, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\nvendor_id\t: another\n")
+    environment = {}
+    use_avx512_on_amd(environment, tmp_path / "cpuinfo")
+    assert environment == expected
+
+
+def test_a_value_in_the_environment_stays(tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"vendor_id : AuthenticAMD\nflags : {FLAGS}\n")
+    environment = {"MKL_DEBUG_CPU_TYPE": "5"}
+    use_avx512_on_amd(environment, tmp_path / "cpuinfo")
+    assert environment == {"MKL_DEBUG_CPU_TYPE": "5"}
+
+
+def test_a_system_that_does_not_tell_changes_nothing(tmp_path):
+    environment = {}
+    use_avx512_on_amd(environment, tmp_path / "none")
+    assert environment == {} and processor_fields(tmp_path / "none") == {}
