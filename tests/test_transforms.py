@@ -76,3 +76,18 @@ def test_normalise():
 def test_a_strip_is_refused_before_it_is_resized():
     with pytest.raises(ValueError, match="sides of 1 and 100000 pixels differ too much"):
         EvalTransform((224, 224))(Image.new("RGB", (1, 100000)))
+
+
+def test_evaluation_gives_the_pixels_of_one_resize_whatever_the_shape():
+    """Columns that the crop leaves out are not resized; nothing else may differ from Pillow's own way."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        width, height = (int(side) for side in rng.integers(20, 400, 2))
+        size = tuple(int(side) for side in rng.integers(8, 200, 1 + number % 2))
+        transform = EvalTransform(size * (2 // len(size)), (1.0, 0.875)[number % 3 == 0])
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), "uint8"))
+        whole = image.resize(transform._resized(image.size), Image.Resampling.BICUBIC)
+        rows, columns = transform.size
+        left, top = int(round((whole.width - columns) / 2)), int(round((whole.height - rows) / 2))
+        expected = np.asarray(whole.crop((left, top, left + columns, top + rows)))
+        assert np.array_equal(transform(image), expected), (image.size, transform)

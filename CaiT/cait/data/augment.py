@@ -187,15 +187,16 @@ class RandomErasing:
     ratio: tuple[float, float] = (0.3, 1 / 0.3)
 
     def __call__(self, shape: tuple[int, int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if rng.random() >= self.prob:
+            return np.zeros(0, "int64"), np.zeros((0, shape[2]), "float32")
         erased = np.zeros(shape[:2], bool)
         values = np.zeros(shape, "float32")
-        if rng.random() < self.prob:
-            count = int(rng.integers(1, self.max_count + 1))
-            for _ in range(count):
-                top, left, height, width = self._box(shape, count, rng)
-                box = slice(top, top + height), slice(left, left + width)
-                erased[box] = True
-                values[box] = self._colours((height, width, shape[2]), rng)
+        count = int(rng.integers(1, self.max_count + 1))
+        for _ in range(count):
+            top, left, height, width = self._box(shape, count, rng)
+            box = slice(top, top + height), slice(left, left + width)
+            erased[box] = True
+            values[box] = self._colours((height, width, shape[2]), rng)
         return np.flatnonzero(erased), values[erased]
 
     def _box(self, shape: tuple[int, int, int], count: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

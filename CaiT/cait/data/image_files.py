@@ -40,6 +40,9 @@ def in_mode(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray((np.asarray(image).astype("float64") / 257 + 0.5).astype("uint8"))
     elif image.mode in ("I", "F"):
         raise ValueError("its pixels have 32 bits; save it with 8 or 16")
+    if image.mode == mode and "transparency" not in image.info:
+        image.load()  # convert would copy every pixel
+        return image
     return image.convert(mode)
 
 

@@ -43,11 +43,17 @@ class EvalTransform:
         resized = self._resized(image.size)
         if resized[0] * resized[1] > MAX_RESIZED_PIXELS:
             raise ValueError(f"its sides of {image.width} and {image.height} pixels differ too much to be resized")
-        image = image.resize(resized, Image.Resampling.BICUBIC)
         height, width = self.size
         # Python's round, half to even, as torchvision's center_crop.
-        left = int(round((image.width - width) / 2.0))
-        top = int(round((image.height - height) / 2.0))
+        left = int(round((resized[0] - width) / 2.0))
+        top = int(round((resized[1] - height) / 2.0))
+        if image.width > image.height:
+            # Pillow resizes rows and then columns, each to whole pixels (of a tall image the other way round, and its
+            # `box` takes float32: other pixels). One by one, columns that the crop leaves out need not be resized.
+            image = image.resize((resized[0], image.height), Image.Resampling.BICUBIC)
+            image, left = image.crop((left, 0, left + width, image.height)), 0
+            resized = width, resized[1]
+        image = image.resize(resized, Image.Resampling.BICUBIC)
         return _as_array(image.crop((left, top, left + width, top + height)))
 
     def _resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
