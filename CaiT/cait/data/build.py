@@ -6,6 +6,7 @@ from typing import NamedTuple
 from cait import dist
 from cait.data import dataset as ds
 from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, parse_rand_augment, three_augment
+from cait.data.fast import FastTrainTransform, prepare_fast_reader
 from cait.data.image_files import image_files
 from cait.data.labels import IMAGENET1K, read_class_names
 from cait.data.loader import ImageLoader
@@ -114,7 +115,11 @@ def _loader(config, source: ds.Source, skip_bad: bool = False, num_processes: in
 
 def _train_loader(config, source: ds.Source) -> ImageLoader:
     aug = config.AUG
-    transform = TrainTransform(
+    kind = TrainTransform
+    if config.DATA.READER == "fast":
+        prepare_fast_reader()
+        kind = FastTrainTransform
+    transform = kind(
         tuple(config.DATA.IMAGE_SIZE), tuple(aug.CROP_SCALE), tuple(aug.CROP_RATIO), aug.HFLIP, _train_steps(config)
     )
     erasing = RandomErasing(aug.RANDOM_ERASING, aug.ERASING_MODE, aug.ERASING_COUNT) if aug.RANDOM_ERASING else None

@@ -14,6 +14,7 @@ import paddle
 from PIL import Image
 
 from cait.data.augment import RandomErasing
+from cait.data.fast import FastTrainTransform
 from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable
 from cait.errors import CaitError
 from cait.files import read_text
@@ -22,12 +23,17 @@ NO_LABEL = -1
 
 
 class Source(Protocol):
-    """Images by index: `names` for messages and results, `labels` (NO_LABEL: not known), and `open`."""
+    """Images by index: `names` for messages and results, `labels` (NO_LABEL: not known), `open`, and the file's bytes.
+
+    `encoded` gives None where an image comes from no file of its own.
+    """
 
     names: list[str]
     labels: list[int]
 
     def open(self, index: int) -> Image.Image: ...
+
+    def encoded(self, index: int) -> bytes | None: ...
 
 
 @dataclasses.dataclass
@@ -40,6 +46,9 @@ class FileSource:
     def open(self, index: int) -> Image.Image:
         return Image.open(self.names[index])
 
+    def encoded(self, index: int) -> bytes:
+        return pathlib.Path(self.names[index]).read_bytes()
+
 
 @dataclasses.dataclass
 class ArraySource:
@@ -51,6 +60,9 @@ class ArraySource:
 
     def open(self, index: int) -> Image.Image:
         return Image.fromarray(self.arrays[index])
+
+    def encoded(self, index: int) -> None:
+        return None
 
 
 def read_list(path: pathlib.Path, root: pathlib.Path, num_classes: int) -> FileSource:
@@ -217,13 +229,26 @@ class ImageDataset(paddle.io.Dataset):
 
     def __getitem__(self, key: tuple[int, ...]):
         index = key[1]
-        rng = np.random.default_rng((self.seed, *key))  # a repeat of 0 draws what its absence does
         array, error, erased = None, "", ()
         try:
-            with self.source.open(index) as image:
-                image = in_mode(image, self.mode)  # ImageNet has CMYK, grey and palette files
-            array = self.transform(image, rng)
+            array, rng = self._pixels(key)
             erased = () if self.erasing is None else (self.erasing(array.shape, rng),)
         except IMAGE_ERRORS as problem:
             error = unreadable(self.source.names[index], problem)
         return array, self.source.labels[index], index, error, *erased
+
+    def _pixels(self, key: tuple[int, ...]) -> tuple[np.ndarray, np.random.Generator]:
+        """What the transform makes of an image, and the generator as it left it."""
+        index = key[1]
+        if isinstance(self.transform, FastTrainTransform) and (data := self.source.encoded(index)) is not None:
+            rng = self._generator(key)
+            array = self.transform.of_jpeg(data, rng, self.mode)
+            if array is not None:
+                return array, rng
+        rng = self._generator(key)
+        with self.source.open(index) as image:
+            image = in_mode(image, self.mode)  # ImageNet has CMYK, grey and palette files
+        return self.transform(image, rng), rng
+
+    def _generator(self, key: tuple[int, ...]) -> np.random.Generator:
+        return np.random.default_rng((self.seed, *key))  # a repeat of 0 draws what its absence does
