@@ -1,5 +1,8 @@
 """Measure what this project costs on this machine: time and memory, each against a baseline, in turn.
 
+    python CaiT/benchmark.py input          # images made ready a second, against paddle.vision and timm
+    python CaiT/benchmark.py memory         # peak memory and time of a training step by memory option
+    python CaiT/benchmark.py train          # its wait for images; its growth with resolution, depth and batch
     python CaiT/benchmark.py startup        # infer.py on one image, from the start of its process
 
 Prints a table, and leaves it as JSON and as a chart in `output/benchmark` (`--output`). Exit code 0 however it ended:
@@ -17,6 +20,9 @@ from cait.errors import ArgumentParser, positive, run_command
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Name, and what it measures. `cait.bench.NAME` has `add_arguments(parser)` and `run(arguments) -> Report`.
 BENCHMARKS = {
+    "input": "images made ready a second, against paddle.vision and timm",
+    "memory": "peak memory and time of a training step by memory option",
+    "train": "what training waits for images; growth of a step with resolution, depth and batch",
     "startup": "infer.py on one image against importing Paddle and creating the predictor",
 }
 

@@ -1,13 +1,16 @@
 """The benchmarks: measuring in turn, ratios, what a report holds. No test here asserts how fast anything is."""
 
+import argparse
 import io
 import json
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from cait.bench import measure, photos, startup
+from cait.bench import input as bench_input
+from cait.bench import measure, memory, photos, startup, train
 from cait.bench.machine import describe_machine, in_words
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
@@ -122,6 +125,54 @@ def test_startup_compares_infer_with_the_creation_of_its_predictor(tiny_bundle, 
     assert base["name"] == startup.BASELINE and infer["goal"] == startup.GOAL
     assert infer["ratio"] == pytest.approx(infer["median"] / base["median"])
     assert infer["median"] < end.rows()[1]["median"]
+
+
+def test_input_compares_readers_and_says_what_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    args = argparse.Namespace(images=2, rounds=1, command="")
+    report = bench_input.run(args)
+    training, evaluation = report.tables
+    assert [row["name"] for row in training.rows()] == [bench_input.PADDLE, bench_input.PILLOW]
+    assert training.rows()[1]["goal"] == 1.2 and evaluation.rows()[1]["goal"] == 1.2
+    assert any("requirements-fast.txt" in note for note in report.notes)
+    assert any("timm cannot be imported" in note for note in report.notes)
+
+
+def test_evaluation_is_compared_with_a_pipeline_of_the_same_pixels():
+    from paddle.vision import transforms
+
+    from cait.data.transforms import EvalTransform
+
+    files = photos.photos(2)
+    theirs = transforms.Compose([transforms.Resize(224, "bicubic"), transforms.CenterCrop((224, 224))])
+    for data in files:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        assert np.array_equal(EvalTransform((224, 224))(image), np.asarray(theirs(image)))
+
+
+SMALL = {"depth": 1, "depth_token_only": 1, "embed_dim": 16, "num_heads": 2, "num_classes": 1000}
+
+
+def test_memory_options_are_compared_in_memory_time_and_gradients():
+    notes = []
+    peak, seconds = memory.measure("cait_xxs24_224", 64, 2, 1, notes, **SMALL)
+    assert [row["name"] for row in peak.rows()] == list(memory.OPTIONS) == [row["name"] for row in seconds.rows()]
+    assert all(row["median"] > 50 for row in peak.rows()) and peak.rows()[1]["goal"] == memory.GOAL
+    differences = [float(note.split(" by ")[1].split()[0]) for note in notes]
+    assert len(differences) == 3 and max(differences) < 1e-5
+
+
+def test_growth_is_a_curve_over_what_grows():
+    seconds, peaks = train.grow("images a batch", "batch_size", [1, 3], **SMALL | {"image_size": 32})
+    assert seconds.x == peaks.x == [1, 3] and [row["name"] for row in seconds.rows()] == ["1", "3"]
+    assert all(len(row["values"]) == 3 for row in seconds.rows()) and "grows with its power" in seconds.title
+
+
+def test_the_wait_is_read_from_the_log_of_a_run():
+    table = train.wait_for_images(1, 2, "MODEL.DEPTH=1", "DATA.IMAGE_SIZE=32", "DATA.NUM_WORKERS=0")
+    step, wait = table.rows()
+    assert len(step["values"]) == len(wait["values"]) == 2 and 0 < wait["median"] < step["median"]
 
 
 @pytest.mark.parametrize("words", [[], ["speed"], ["startup", "--rounds=0"]])

@@ -1,0 +1,75 @@
+"""What a training step waits for images, and how its time and memory grow with resolution, depth and batch."""
+
+import argparse
+import math
+import pathlib
+import re
+import tempfile
+
+from cait.bench.measure import Measurement, run_command_line
+from cait.bench.photos import photos
+from cait.bench.report import Report, Table
+from cait.bench.step import Step, measure_step
+from cait.errors import positive
+
+SCRIPTS = pathlib.Path(__file__).resolve().parents[2]
+VARIANT = "cait_xxs24_224"
+STEP, WAIT = "the step", "of it waiting for images"
+GOAL = 0.02
+SKIPPED = 2  # steps in which the reading processes start
+COSTS = re.compile(r"avg_reader_cost: ([0-9.]+) sec avg_batch_cost: ([0-9.]+) sec")
+GROWTH = {
+    "resolution in pixels": ("image_size", [224, 288, 352, 448]),
+    "depth": ("depth", [12, 24, 36]),
+    "images a batch": ("batch_size", [1, 2, 4, 8]),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this benchmark."""
+    parser.add_argument("--batch-size", type=positive, default=4, help="images a step, of the wait")
+    parser.add_argument("--no-growth", action="store_true", help="leave out the growth, which takes minutes")
+
+
+def run(args: argparse.Namespace) -> Report:
+    """Trains XXS24 at 224 on photographs, and then single steps of other sizes."""
+    tables = [wait_for_images(args.batch_size, args.rounds)]
+    if not args.no_growth:
+        for label, (name, values) in GROWTH.items():
+            tables += grow(label, name, values)
+    return Report("train", args.command, tables, {"variant": VARIANT, "batch_size": args.batch_size})
+
+
+def wait_for_images(batch_size: int, num_steps: int, *overrides: str) -> Table:
+    """Seconds of a step and of its wait, from the log of a training run; each step is a round."""
+    with tempfile.TemporaryDirectory() as scratch:
+        data = pathlib.Path(scratch) / "data"
+        (data / "train" / "photo").mkdir(parents=True)
+        files = photos(8)
+        for index in range(batch_size * (num_steps + SKIPPED)):
+            (data / "train" / "photo" / f"{index:04d}.jpg").write_bytes(files[index % len(files)])
+        words = [SCRIPTS / "main_single_gpu.py", f"-cfg={SCRIPTS / 'configs' / f'{VARIANT}.yaml'}"]
+        words += ["-dataset=folder", f"-data_path={data}", f"-batch_size={batch_size}", "-epochs=1"]
+        words += [f"-output_dir={pathlib.Path(scratch) / 'run'}", "-o", "REPORT_FREQ=1", "VALIDATE_FREQ=0"]
+        words += ["DEVICE=cpu", "MODEL.NUM_CLASSES=1", *overrides]
+        log = run_command_line(words)
+    costs = [tuple(map(float, found)) for found in COSTS.findall(log)][SKIPPED:]
+    waits, steps = zip(*costs)
+    measurements = [Measurement(STEP, "s", list(steps)), Measurement(WAIT, "s", list(waits))]
+    return Table(f"training {VARIANT}, batch {batch_size}", measurements, STEP, {WAIT: GOAL})
+
+
+def grow(label: str, name: str, values: list[int], variant: str = VARIANT, **arguments) -> list[Table]:
+    """Tables of seconds and of peak memory over one size, all else as published, batch 1."""
+    seconds, peaks = [], []
+    for value in values:
+        own = {"batch_size": value} if name == "batch_size" else {"arguments": arguments | {name: value}}
+        found = measure_step(Step(variant, **({"arguments": arguments} | own), steps=3))
+        seconds.append(Measurement(str(value), "s", found["seconds"]))
+        peaks.append(Measurement(str(value), "MB", [found["peak_mb"] - found["start_mb"]]))
+    power = math.log(seconds[-1].median / seconds[0].median) / math.log(values[-1] / values[0])
+    title = f"a step by {label} (grows with its power {power:.1f})"
+    return [
+        Table(title, seconds, x_label=label, x=values),
+        Table(f"memory of the step by {label}", peaks, x_label=label, x=values),
+    ]
