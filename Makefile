@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS := not slow
-REQUIREMENTS := requirements.txt requirements-demo.txt requirements-dev.txt requirements-onnx.txt
+REQUIREMENTS := requirements.txt requirements-demo.txt requirements-dev.txt requirements-onnx.txt requirements-fast.txt
 
 # What is installed stays what is meant, until PADDLE says otherwise.
 INSTALLED := $(shell cat $(VENV)/installed 2>/dev/null)
@@ -25,7 +25,8 @@ $(VENV)/installed: $(REQUIREMENTS) $(CHANGED)
 	if [ -n "$$found" ] && [ "$$found" != "$$wanted" ]; then \
 	    echo "error: $(VENV) holds $$found; remove the folder before installing $$wanted" >&2; exit 2; fi
 	$(BIN)/python -m pip install $(foreach word,$(PADDLE),'$(word)')
-	$(BIN)/python -m pip install $(addprefix -r ,$(REQUIREMENTS))
+	$(BIN)/python -m pip install $(foreach word,$(filter-out paddlepaddle%,$(PADDLE)),'$(word)') \
+	    $(addprefix -r ,$(REQUIREMENTS))
 	@echo '$(PADDLE)' > $@
 
 demo: install
