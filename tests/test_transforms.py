@@ -78,6 +78,15 @@ def test_a_strip_is_refused_before_it_is_resized():
         EvalTransform((224, 224))(Image.new("RGB", (1, 100000)))
 
 
+def evaluation_is_one_resize(transform, width, height, rng):
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), "uint8"))
+    whole = image.resize(transform._resized(image.size), Image.Resampling.BICUBIC)
+    rows, columns = transform.size
+    left, top = int(round((whole.width - columns) / 2)), int(round((whole.height - rows) / 2))
+    expected = np.asarray(whole.crop((left, top, left + columns, top + rows)))
+    return np.array_equal(transform(image), expected)
+
+
 def test_evaluation_gives_the_pixels_of_one_resize_whatever_the_shape():
     """Columns that the crop leaves out are not resized; nothing else may differ from Pillow's own way."""
     rng = np.random.default_rng(0)
@@ -85,9 +94,10 @@ def test_evaluation_gives_the_pixels_of_one_resize_whatever_the_shape():
         width, height = (int(side) for side in rng.integers(20, 400, 2))
         size = tuple(int(side) for side in rng.integers(8, 200, 1 + number % 2))
         transform = EvalTransform(size * (2 // len(size)), (1.0, 0.875)[number % 3 == 0])
-        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), "uint8"))
-        whole = image.resize(transform._resized(image.size), Image.Resampling.BICUBIC)
-        rows, columns = transform.size
-        left, top = int(round((whole.width - columns) / 2)), int(round((whole.height - rows) / 2))
-        expected = np.asarray(whole.crop((left, top, left + columns, top + rows)))
-        assert np.array_equal(transform(image), expected), (image.size, transform)
+        assert evaluation_is_one_resize(transform, width, height, rng), (width, height, transform)
+
+
+@pytest.mark.parametrize("width, height", [(500, 336), (667, 448), (448, 224), (335, 225), (500, 375), (224, 224)])
+def test_evaluation_does_so_where_the_sides_shrink_by_nearly_the_same(width, height):
+    """So that either could come first: 336 pixels shrink by 1.5, and 500 to 333 by a little more."""
+    assert evaluation_is_one_resize(EvalTransform((224, 224)), width, height, np.random.default_rng(0))

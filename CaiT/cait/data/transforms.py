@@ -21,6 +21,16 @@ def _as_array(image: Image.Image) -> np.ndarray:
     return array if array.ndim == 3 else array[:, :, None]
 
 
+def _rows_come_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
+    """Whether Pillow certainly resizes along the rows first: (width, height) before and after.
+
+    Pillow 13 begins with what costs less, earlier ones always with the rows. It is the rows where as many pixels weigh
+    in along both sides and the width shrinks no less than the height.
+    """
+    across, down = size[0] / resized[0], size[1] / resized[1]
+    return size[0] > size[1] and across >= down and math.ceil(2 * max(1, across)) == math.ceil(2 * max(1, down))
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalTransform:
     """Resize the short side to floor(size / crop_pct), then crop the centre (timm `transforms_imagenet_eval`).
@@ -47,9 +57,9 @@ class EvalTransform:
         # Python's round, half to even, as torchvision's center_crop.
         left = int(round((resized[0] - width) / 2.0))
         top = int(round((resized[1] - height) / 2.0))
-        if image.width > image.height:
-            # Pillow resizes rows and then columns, each to whole pixels (of a tall image the other way round, and its
-            # `box` takes float32: other pixels). One by one, columns that the crop leaves out need not be resized.
+        if _rows_come_first(image.size, resized):
+            # Pillow resizes rows and then columns, each to whole pixels. One by one, columns that the crop leaves out
+            # need not be resized. (Its `box` takes float32: other pixels.)
             image = image.resize((resized[0], image.height), Image.Resampling.BICUBIC)
             image, left = image.crop((left, 0, left + width, image.height)), 0
             resized = width, resized[1]
