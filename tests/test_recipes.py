@@ -1,4 +1,5 @@
-"""Every recipe as it is, but for the size of model, images, batch and run, on digits laid out as ImageNet."""
+"""Every recipe as it is, but for the size of model, images, batch and run, and the number of processes that read the
+images, on digits laid out as ImageNet."""
 
 import pytest
 
@@ -20,6 +21,8 @@ SMALL = {
     "MODEL.PATCH_SIZE": 8,
     "DATA.IMAGE_SIZE": 32,
     "DATA.BATCH_SIZE": 128,
+    "DATA.NUM_WORKERS": 0,  # an epoch is too short to start others for
+    "VALIDATE_FREQ": 100,  # after the last epoch
 }
 STEPS = 10  # at the start and at the end, whose mean losses are compared
 FROM_SCRATCH = ["pretrain_imagenet", "pretrain_xxs36_224", "pretrain_s24_224", "pretrain_m48_224", "distil_imagenet"]
@@ -33,9 +36,9 @@ def command(recipe, data, folder, **keys):
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """512 training images: four batches, which make one step of an epoch."""
+    """256 training images: two batches, which make one step of an epoch."""
     folder = tmp_path_factory.mktemp("lite")
-    write_lite(folder / "LSVRC2012", folder / "none", 512, 10, whole_train=False, whole_infer=False)
+    write_lite(folder / "LSVRC2012", folder / "none", 256, 10, whole_train=False, whole_infer=False)
     return folder / "LSVRC2012"
 
 
@@ -82,7 +85,7 @@ def run(config, losses):
 @pytest.mark.parametrize("recipe", FROM_SCRATCH)
 def test_a_recipe_from_scratch_learns(recipe, data, teacher, tmp_path, losses):
     keys = {"DISTILL.TEACHER": teacher} if recipe == "distil_imagenet" else {}
-    first, last = run(command(recipe, data, tmp_path / "run", **{"TRAIN.NUM_EPOCHS": 60}, **keys), losses)
+    first, last = run(command(recipe, data, tmp_path / "run", **{"TRAIN.NUM_EPOCHS": 40}, **keys), losses)
     assert last <= 0.8 * first, (first, last)
 
 
@@ -104,19 +107,19 @@ def test_fine_tuning_on_own_images_learns(all_digits, data, tmp_path, losses):
     config = command("pretrain_imagenet", data, tmp_path / "start")
     save_weights(load_golden_weights(build_model(config)), tmp_path / "start.pdparams")
     keys = {"DATA.BATCH_SIZE": 16, "MODEL.PRETRAINED": tmp_path / "start.pdparams", "MODEL.NUM_CLASSES": 10}
+    keys |= {"TRAIN.NUM_EPOCHS": 8, "DATA.NUM_WORKERS": 2}
     first, last = run(command("finetune_own", all_digits, tmp_path / "run", **keys), losses)
-    assert last <= 0.8 * first, (first, last)
+    accuracy = rows_of(tmp_path / "run")[-1]["val_acc1"]  # 0.1 by chance
+    assert last <= 0.95 * first and accuracy >= 0.25, (first, last, accuracy)
 
 
 @pytest.mark.slow
-def test_fine_tuning_as_the_seed_does_keeps_a_trained_model(all_digits, tmp_path):
+def test_fine_tuning_as_the_seed_does_keeps_a_trained_model(all_digits, demo_run, tmp_path):
     """A command that names a model and its weights, and no recipe: the defaults, flips and hard crops included."""
     demo = ROOT / "configs" / "demo_digits.yaml"
-    words = [f"-cfg={demo}", f"-data_path={all_digits}", "-epochs=15", f"-output_dir={tmp_path / 'run'}"]
-    jobs.run(parse_command(words))
     values = {name: value for name, value in read_yaml(demo).items() if name.startswith(("MODEL.", "DATA."))}
-    values |= {"MODEL.PRETRAINED": str(tmp_path / "run" / "latest"), "DATA.DATA_PATH": str(all_digits)}
+    values |= {"MODEL.PRETRAINED": str(demo_run / "latest"), "DATA.DATA_PATH": str(all_digits)}
     values |= {"DATA.BATCH_SIZE": 256, "TRAIN.NUM_EPOCHS": 1, "OUTPUT_DIR": str(tmp_path / "tuned")}
     jobs.run(make_config(values))
-    before, after = (rows_of(tmp_path / folder)[-1]["val_acc1"] for folder in ("run", "tuned"))
+    before, after = (rows_of(folder)[-1]["val_acc1"] for folder in (demo_run, tmp_path / "tuned"))
     assert before > 0.9 and after >= before - 0.005, (before, after)
