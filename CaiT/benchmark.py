@@ -28,10 +28,10 @@ BENCHMARKS = {
 
 
 def _arguments() -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
     for name, help_text in BENCHMARKS.items():
-        command = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        command = commands.add_parser(name, help=help_text, description=help_text)
         command.add_argument("--rounds", type=positive, default=7, help="measurements of each contestant")
         command.add_argument("--output", type=pathlib.Path, default=ROOT / "output" / "benchmark", help="folder")
         importlib.import_module(f"cait.bench.{name}").add_arguments(command)

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def _arguments() -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", help="tiny, names of variants, or all")
     parser.add_argument("--steps", nargs="+", type=int, choices=range(1, 6), default=list(range(1, 6)))
     parser.add_argument("--golden", type=pathlib.Path, default=ROOT / "tests" / "golden", help="folder of golden files")

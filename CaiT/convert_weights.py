@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _arguments() -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=pathlib.Path, help="a .safetensors, .pth or .pdparams file")
     parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
     parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="who publishes it")

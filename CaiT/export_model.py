@@ -5,7 +5,6 @@
         --save-inference-dir=output/my_run/inference --onnx --with-attention
 """
 
-import argparse
 import pathlib
 
 from cait import config as cfg
@@ -16,9 +15,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def main() -> None:
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ArgumentParser(description=__doc__)
     variant = HERE / "configs" / "cait_xxs24_224.yaml"
     parser.add_argument("-cfg", "--config_dir", default=variant, metavar="YAML", help="of the model")
     weights = HERE / "cait_xxs24_224"

@@ -11,12 +11,11 @@ import os
 import pathlib
 import sys
 
-from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, run_command
+from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, results_file, run_command
 
 
 def _arguments() -> argparse.Namespace:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
+    parser = ArgumentParser(description=__doc__)
     path, on = {"type": pathlib.Path}, {"type": boolean, "nargs": "?", "const": True}
     parser.add_argument("--img-path", "--img_path", "--image_dir", required=True, dest="images")
     parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).with_name("infer").resolve())
@@ -29,14 +28,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
     parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
-    parser.add_argument("--output", help="also write the results: .csv or .jsonl", **path)
+    parser.add_argument("--output", type=results_file, help="also write the results: .csv or .jsonl")
     npy = {"nargs": "?", "const": pathlib.Path("output_inference_engine.npy"), "metavar": "FILE.npy"}
     parser.add_argument("--reprod_log", help="also write them for reprod_log", **path, **npy)
     parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **on)
     parser.add_argument("--save_log_path", help="folder for that report, as benchmark.log and benchmark.json", **path)
     args = parser.parse_args()
-    if args.output and args.output.suffix not in (".csv", ".jsonl"):
-        raise UsageError(f"--output {args.output}: must end in .csv or .jsonl")
     if args.save_log_path and not args.benchmark:
         raise UsageError("--save_log_path needs --benchmark=True")
     return args

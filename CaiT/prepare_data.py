@@ -5,7 +5,6 @@ python CaiT/prepare_data.py lists --data-path=dataset/LSVRC2012   # the list fil
 python CaiT/prepare_data.py lite                        # a small data set of ImageNet's shape, into dataset/lite
 """
 
-import argparse
 import pathlib
 
 from cait.errors import ArgumentParser, UsageError, positive, run_command
@@ -47,7 +46,7 @@ def _lite(args) -> None:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     digits = commands.add_parser("digits", help="scikit-learn's scanned digits as an ImageNet-style data set")
     digits.add_argument("--output", type=pathlib.Path, default=pathlib.Path("dataset/digits"))

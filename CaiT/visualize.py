@@ -19,8 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _arguments() -> argparse.Namespace:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--img-path", "--img_path", "--image_dir", dest="images", help="as for infer.py")
     weights = "weights, without suffix; the config.yaml beside them is their config"
     parser.add_argument("--model_path", "--pretrained", "-pretrained", nargs="+", default=[], help=weights)

@@ -3,14 +3,12 @@
 python test_tipc/onnx_infer.py --model_dir=output/my_run/inference --image_dir=photos --batch_size=4
 """
 
-import argparse
-
 import harness  # noqa: F401  (first: it makes the project's package known)
 from cait.errors import ArgumentParser, CaitError, positive, run_command
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", required=True, help="folder with inference.onnx and inference.yaml")
     parser.add_argument("--image_dir", required=True)
     parser.add_argument("--batch_size", type=positive, default=1)

@@ -41,7 +41,6 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Train a CaiT, evaluate it (-eval) or predict with it (-pred).",
         epilog="Every key, its default and its effect: docs/config.md.",
-        allow_abbrev=False,
     )
     parser.add_argument("-cfg", metavar="YAML", help="which model, or which run; without it, CaiT XXS24 at 224")
     for flag, name in {**FLAGS, **SWITCHES}.items():

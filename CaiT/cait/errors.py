@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import signal
 import sys
 import warnings
@@ -21,7 +22,10 @@ class UsageError(CaitError):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse whose complaints are usage errors."""
+    """argparse whose complaints are usage errors. It shows a description as it stands, and takes no shortened flags."""
+
+    def __init__(self, **settings):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
     def error(self, message):
         raise UsageError(f"{message}; -h lists the flags")
@@ -40,6 +44,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
     return int(text)
+
+
+def results_file(text: str) -> pathlib.Path:
+    """An argument that is the name of a `.csv` or `.jsonl` file."""
+    if not text.endswith((".csv", ".jsonl")):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .csv or .jsonl")
+    return pathlib.Path(text)
 
 
 class _Terminated(BaseException):

@@ -70,7 +70,7 @@ def _speed(args) -> None:
 
 
 def _arguments(description: str) -> argparse.Namespace:
-    parser = ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=description)
     commands = parser.add_subparsers(required=True)
     path = pathlib.Path
     for name, function in (("check", _check), ("prepare", _prepare), ("run", _run)):
