@@ -12,7 +12,7 @@ from conftest import ROOT, run_python
 
 INFER = str(ROOT / "CaiT" / "infer.py")
 
-INSTRUCTIONS = ("avx512_bf16", "avx512", "avx2", "portable")
+INSTRUCTIONS = ("amx", "avx512_bf16", "avx512", "avx2", "portable")
 # (image side, patch, dim, heads, mlp ratio, batch): the widths and heads of the ten variants, and sizes that are no
 # multiples of anything; batches that do and do not divide among the threads.
 SHAPES = [

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "blocks.h"
@@ -19,6 +20,7 @@ namespace cait {
 namespace {
 #include "simd.h"
 #include "product.h"
+#include "vector_tile.h"
 #include "rows.h"
 #include "self_attention.h"
 #include "ends.h"

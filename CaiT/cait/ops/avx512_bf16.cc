@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "blocks.h"
@@ -22,6 +23,7 @@ namespace cait {
 namespace {
 #include "simd.h"
 #include "product.h"
+#include "vector_tile.h"
 #include "rows.h"
 #include "self_attention.h"
 #include "ends.h"

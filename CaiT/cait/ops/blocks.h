@@ -22,7 +22,6 @@ struct Shape {
   int head_width() const { return padded(head_dim); }
   int attention_width() const { return heads * head_width(); }
   int hidden_width() const { return padded(hidden); }
-  int keys() const { return padded(tokens); }
   // Elements of one block's packed matrices: qkv, proj, fc1, fc2, each as panels [columns / 16][rows][16].
   std::size_t panel_elements() const {
     return static_cast<std::size_t>(width()) * (4 * attention_width() + 2 * hidden_width());
@@ -111,6 +110,6 @@ struct Kernels {
 
 // Null where the compiler knows no such instructions.
 extern const Kernels *const portable_float, *const portable_bf16, *const avx2_float, *const avx2_bf16,
-    *const avx512_float, *const avx512_bf16, *const avx512_bf16_dot;
+    *const avx512_float, *const avx512_bf16, *const avx512_bf16_dot, *const amx_float, *const amx_bf16;
 
 }  // namespace cait

@@ -1,13 +1,28 @@
 // The two ends of the network: the patch embedding, and the class-attention blocks (paper section 3). Included once by
 // each kernel file, after rows.h, in its namespace.
 
-constexpr int kPatchRows = 4 * kTileRows;  // patches that are cut out at a time
+// Patches that are cut out at a time, at most.
+template <class T>
+constexpr int kPatchRows = 4 * kTileRows<Row<T>>;
+
+// What one thread works in.
+template <class T>
+struct PatchSpace {
+  float* patch;  // [depth], of one
+  Row<T>* rows;  // [kPatchRows, depth]
+  float* room;   // for the product
+
+  PatchSpace(std::size_t depth, Pieces* pieces) {
+    patch = pieces->take<float>(depth);
+    rows = pieces->take<Row<T>>(kPatchRows<T> * depth);
+    room = pieces->take<float>(room_elements<Row<T>>(kPatchRows<T>));
+  }
+};
 
 template <class T>
 std::size_t patch_scratch(const PatchCall& call, int threads) {
   Pieces pieces{nullptr};
-  const std::size_t depth = padded(call.channels * call.patch * call.patch);
-  for (int t = 0; t < threads; ++t) pieces.take<T>(kPatchRows * depth);
+  for (int t = 0; t < threads; ++t) (void)PatchSpace<T>(padded(call.channels * call.patch * call.patch), &pieces);
   return pieces.used;
 }
 
@@ -17,28 +32,28 @@ void patches(const PatchCall& call, const Team& team) {
   const int p = call.patch, across = call.width / p, tokens = call.height / p * across;
   const int size = call.channels * p * p, depth = padded(size), panels = padded(call.dim) / kPanel;
   Pieces pieces{team.scratch};
-  T* cut = nullptr;
-  for (int t = 0; t <= team.thread; ++t) cut = pieces.take<T>(static_cast<std::size_t>(kPatchRows) * depth);
-  const long parts = tiles_of(static_cast<long>(call.images) * tokens);
-  const long last = std::min(static_cast<long>(call.images) * tokens, parts * (team.thread + 1) / team.threads * kTileRows);
-  for (long begin = parts * team.thread / team.threads * kTileRows; begin < last; begin += kPatchRows) {
-    const int rows = static_cast<int>(std::min<long>(kPatchRows, last - begin));
+  for (int t = 0; t < team.thread; ++t) (void)PatchSpace<T>(depth, &pieces);
+  const PatchSpace<T> space(depth, &pieces);
+  const TilesInUse<T> tiles_in_use;
+  std::fill(space.patch + size, space.patch + depth, 0.f);
+  const long parts = tiles_of<Row<T>>(static_cast<long>(call.images) * tokens);
+  const long last = std::min(static_cast<long>(call.images) * tokens, parts * (team.thread + 1) / team.threads * kTileRows<Row<T>>);
+  for (long begin = parts * team.thread / team.threads * kTileRows<Row<T>>; begin < last; begin += kPatchRows<T>) {
+    const int rows = static_cast<int>(std::min<long>(kPatchRows<T>, last - begin));
     for (int r = 0; r < rows; ++r) {
       const long image = (begin + r) / tokens;
       const int token = (begin + r) % tokens;
       const float* corner = call.input + image * call.channels * call.height * call.width +
                             static_cast<long>(token / across) * p * call.width + token % across * p;
-      T* to = cut + static_cast<long>(r) * depth;
       for (int line = 0; line < call.channels * p; ++line) {
         const float* from = corner + (static_cast<long>(line / p) * call.height + line % p) * call.width;
-        int c = 0;
-        for (; c + kLanes <= p; c += kLanes) store(to + line * p + c, load(from + c));
-        for (; c < p; ++c) to[line * p + c] = rounded(from[c], T());
+        std::memcpy(space.patch + line * p, from, p * sizeof(float));
       }
-      std::fill(to + size, to + depth, T{});
+      Row<T>* to = space.rows + static_cast<long>(r) * depth;
+      for (int c = 0; c < depth; c += kLanes) store(to + c, load(space.patch + c));
     }
-    const Factors<T> factors{cut, depth, static_cast<const T*>(call.panels), static_cast<long>(depth) * kPanel, depth,
-                             nullptr};
+    const Factors<Row<T>, T> factors{space.rows, depth, static_cast<const T*>(call.panels),
+                                     static_cast<long>(depth) * kPanel, depth, nullptr, space.room};
     product(factors, rows, panels, [&](int row, int high, int panel, const float* values) {
       const int columns = std::min(kPanel, call.dim - panel * kPanel);
       for (int r = 0; r < high; ++r) {
@@ -84,29 +99,32 @@ struct ClassSpace {
   float* patches;  // [images, tokens, width], normalised
   float* token;    // [images, width], the residual
   float* centre;   // [images, width], the token normalised
-  T* rows;         // [images, width], the same for a product
-  T* attention;    // [images, attention_width]
-  T* hidden;       // [images, hidden_width]
+  Row<T>* rows;       // [images, width], the same for a product
+  Row<T>* attention;  // [images, attention_width]
+  Row<T>* hidden;     // [images, hidden_width]
   float* views;    // [images, heads, width]: the queries as the patches see them
-  T* sums;         // [images, heads, width]: patches, weighted by attention
+  Row<T>* sums;       // [images, heads, width]: patches, weighted by attention
   float* logits;   // [heads, 1 + tokens, padded]
+  float* room;     // for all products
 
   ClassSpace(const Shape& s, std::size_t images, Pieces* pieces) {
+    images = tiles_of<Row<T>>(images) * kTileRows<Row<T>>;  // products read so many rows
     patches = pieces->take<float>(images * s.tokens * s.width());
     token = pieces->take<float>(images * s.width());
     centre = pieces->take<float>(images * s.width());
-    rows = pieces->take<T>(images * s.width());
-    attention = pieces->take<T>(images * s.attention_width());
-    hidden = pieces->take<T>(images * s.hidden_width());
+    rows = pieces->take<Row<T>>(images * s.width());
+    attention = pieces->take<Row<T>>(images * s.attention_width());
+    hidden = pieces->take<Row<T>>(images * s.hidden_width());
     views = pieces->take<float>(images * s.heads * s.width());
-    sums = pieces->take<T>(images * s.heads * s.width());
+    sums = pieces->take<Row<T>>(images * s.heads * s.width());
     logits = pieces->take<float>(static_cast<std::size_t>(s.heads) * padded(1 + s.tokens));
+    room = pieces->take<float>(room_elements<Row<T>>(images));
   }
 };
 
 // Attention of one image's class token. Reads `views`, writes `sums` and the attention [heads, 1 + tokens].
 template <class T>
-void attend_to_patches(const Shape& s, const float* patches, const float* centre, const float* views, T* sums,
+void attend_to_patches(const Shape& s, const float* patches, const float* centre, const float* views, Row<T>* sums,
                        float* logits, float* attention) {
   const int width = s.width(), tokens = 1 + s.tokens, stride = padded(tokens);
   const auto key = [&](int j) { return j ? patches + static_cast<long>(j - 1) * width : centre; };
@@ -168,10 +186,11 @@ void class_blocks(const ClassCall& call, const Team& team) {
     }
     copy_rows(call.token, s.dim, space.token + i * width, width, 1);
   }
-  const auto multiply = [&](const T* a, int stride, const T* panels, int depth, int columns, const float* bias,
+  const TilesInUse<T> tiles_in_use;
+  const auto multiply = [&](const Row<T>* a, int stride, const T* panels, int depth, int columns, const float* bias,
                             auto finish) {
-    product(Factors<T>{a, stride, panels, static_cast<long>(depth) * kPanel, depth, bias}, images, columns / kPanel,
-            finish);
+    const Factors<Row<T>, T> factors{a, stride, panels, static_cast<long>(depth) * kPanel, depth, bias, space.room};
+    product(factors, images, columns / kPanel, finish);
   };
   for (int block = 0; block < s.depth; ++block) {
     const ClassWeights<T> w(s, block, call.panels, call.vectors);
@@ -179,23 +198,23 @@ void class_blocks(const ClassCall& call, const Team& team) {
       normalise(space.token + i * width, s.dim, width, space.centre + i * width);
       normalise(space.token + i * width, s.dim, width, space.rows + i * width);
     }
-    multiply(space.rows, width, w.q, width, attention, w.q_bias, CopyTo<T>{space.attention, attention});
+    multiply(space.rows, width, w.q, width, attention, w.q_bias, CopyTo<Row<T>>{space.attention, attention});
     for (int h = 0; h < s.heads; ++h) {
       multiply(space.attention + h * head_width, attention, w.keys + static_cast<long>(h) * head_width * width,
                head_width, width, nullptr, CopyTo<float>{space.views + h * width, s.heads * width});
     }
     for (int i = 0; i < images; ++i) {
-      attend_to_patches(s, space.patches + i * image, space.centre + i * width, space.views + i * s.heads * width,
+      attend_to_patches<T>(s, space.patches + i * image, space.centre + i * width, space.views + i * s.heads * width,
                         space.sums + i * s.heads * width, space.logits,
                         call.attention + (static_cast<long>(first + i) * s.depth + block) * s.heads * (1 + s.tokens));
     }
     for (int h = 0; h < s.heads; ++h) {
       multiply(space.sums + h * width, s.heads * width, w.v + static_cast<long>(h) * head_width * width, width,
-               head_width, w.v_bias + h * head_width, CopyTo<T>{space.attention + h * head_width, attention});
+               head_width, w.v_bias + h * head_width, CopyTo<Row<T>>{space.attention + h * head_width, attention});
     }
     multiply(space.attention, attention, w.proj, attention, width, w.proj_bias, AddTo{space.token, width});
     for (int i = 0; i < images; ++i) normalise(space.token + i * width, s.dim, width, space.rows + i * width);
-    multiply(space.rows, width, w.fc1, width, hidden, w.fc1_bias, GeluTo<T>{space.hidden, hidden});
+    multiply(space.rows, width, w.fc1, width, hidden, w.fc1_bias, GeluTo<Row<T>>{space.hidden, hidden});
     multiply(space.hidden, hidden, w.fc2, hidden, width, w.fc2_bias, AddTo{space.token, width});
   }
   copy_rows(space.token, width, call.output + static_cast<long>(first) * s.dim, s.dim, images);

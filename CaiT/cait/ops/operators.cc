@@ -2,6 +2,11 @@
 // cait_class_blocks. They choose the instruction set when they run, and keep nothing between calls: several predictors
 // and threads may use them at once. `pack.py` makes their weights.
 #include <omp.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <string>
@@ -22,6 +27,17 @@ struct InstructionSet {
   const Kernels *with_float, *with_bf16;
 };
 
+#ifdef __x86_64__
+// Whether there is a matrix unit for bfloat16, and Linux lets this process use it, which must ask for it.
+bool may_use_amx() {
+  constexpr unsigned kTilesAndBf16 = 1u << 24 | 1u << 22;
+  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kTilesAndBf16) == kTilesAndBf16 &&
+         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+#endif
+
 // Best first.
 const std::vector<InstructionSet>& instruction_sets() {
 #ifdef __x86_64__
@@ -29,10 +45,12 @@ const std::vector<InstructionSet>& instruction_sets() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  const bool amx = avx512_bf16 && cait::amx_bf16 && may_use_amx();
 #else
-  const bool avx2 = false, avx512 = false, avx512_bf16 = false;
+  const bool avx2 = false, avx512 = false, avx512_bf16 = false, amx = false;
 #endif
   static const std::vector<InstructionSet> sets{
+      {"amx", amx, cait::amx_float, cait::amx_bf16},
       {"avx512_bf16", avx512_bf16, cait::avx512_float, cait::avx512_bf16_dot},
       {"avx512", avx512, cait::avx512_float, cait::avx512_bf16},
       {"avx2", avx2, cait::avx2_float, cait::avx2_bf16},
@@ -52,7 +70,7 @@ const InstructionSet* instruction_set() {
 
 const Kernels& kernels_for(const Tensor& panels) {
   const InstructionSet* set = instruction_set();
-  if (!set) PD_THROW("CAIT_INSTRUCTIONS is not what this processor has: avx512_bf16, avx512, avx2 or portable");
+  if (!set) PD_THROW("CAIT_INSTRUCTIONS is not what this processor has: amx, avx512_bf16, avx512, avx2 or portable");
   return panels.dtype() == DataType::FLOAT32 ? *set->with_float : *set->with_bf16;
 }
 

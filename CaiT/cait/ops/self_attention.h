@@ -29,52 +29,56 @@ struct KeysAndValues {
   T *keys, *values;
 };
 
+// The number of keys, with what is added to it: of panels, and of the depth of the product with the values.
+template <class T>
+inline int padded_keys(const Shape& s) {
+  constexpr int kMultiple = std::max(kPanel, kDepthStep<T>);
+  return (s.tokens + kMultiple - 1) / kMultiple * kMultiple;
+}
+
 // What one thread works in.
 template <class T>
 struct Workspace {
   KeysAndValues<T> own;
-  T* normalised;  // [tokens, width]
-  T* queries;     // [tokens, attention_width]; then, row by row, the output of attention
-  T* hidden;      // [hidden_rows, hidden_width]
-  float* logits;  // [heads][kTileRows][keys]
-  T* mixed;       // the same
+  Row<T>* normalised;  // [tokens, width]
+  T* queries;          // [tokens, attention_width]
+  Row<T>* attended;    // the same, the output of attention; where it can, it takes the queries' place, row by row
+  Row<T>* hidden;      // [rows, columns] of HiddenPart
+  float* logits;       // [heads][kTileRows][keys]
+  T* mixed;            // the same
+  float* room;         // for all products with weights
 };
 
-constexpr std::size_t kHiddenBytes = 384 * 1024;  // of the MLP, so that it stays in the second cache
+// The part of the MLP's hidden layer that is computed and used at a time: small enough for the second cache, and of many
+// rows, so that weights are read seldom.
+template <class T>
+struct HiddenPart {
+  int rows, columns;
 
-inline int hidden_rows(const Shape& s, std::size_t size) {
-  const int rows = static_cast<int>(kHiddenBytes / (s.hidden_width() * size)) / kTileRows * kTileRows;
-  return std::min<int>(std::max(rows, kTileRows), tiles_of(s.tokens) * kTileRows);
-}
+  explicit HiddenPart(const Shape& s) {
+    constexpr std::size_t kBytes = 384 * 1024, kMostRows = 256;
+    const long tiles = tiles_of<Row<T>>(s.tokens), parts = (tiles * kTileRows<Row<T>> + kMostRows - 1) / kMostRows;
+    rows = (tiles + parts - 1) / parts * kTileRows<Row<T>>;
+    const int most = static_cast<int>(kBytes / (rows * sizeof(Row<T>))) / kTileColumns * kTileColumns;
+    columns = std::min(std::max(most, kTileColumns), s.hidden_width());
+  }
+};
 
 template <class T>
 KeysAndValues<T> take_keys_and_values(const Shape& s, Pieces* pieces) {
-  const std::size_t size = static_cast<std::size_t>(s.keys()) * s.attention_width();
+  const std::size_t size = static_cast<std::size_t>(padded_keys<T>(s)) * s.attention_width();
   T* keys = pieces->take<T>(size);
   return {keys, pieces->take<T>(size)};
 }
 
-// A panel of keys, columns first: [16][16 keys], or for bfloat16 [8][16 keys][2].
-inline void store_keys(float* panel, int key, const float* row) {
-  for (int c = 0; c < kPanel; ++c) panel[c * kPanel + key] = row[c];
-}
-inline void store_keys(Bf16* panel, int key, const float* row) {
-  Bf16 values[kPanel];
-  for (int c = 0; c < kPanel; c += kLanes) store(values + c, load(row + c));
-  for (int c = 0; c < kPanel; c += 2) std::memcpy(panel + c * kPanel + 2 * key, values + c, 2 * sizeof(Bf16));
-}
-
-// Rows of values; bfloat16 in pairs of rows, the second of which may be missing.
-inline void store_values(float* panel, int key, int rows, const float* from) {
-  CopyTo<float>{panel, kPanel}(key, rows, 0, from);
-}
-inline void store_values(Bf16* panel, int key, int rows, const float* from) {
+// Rows of a panel, in pairs, the second of which may be missing.
+template <class P>
+inline void store_values(P* panel, int key, int rows, const float* from) {
   for (int r = 0; r < rows; r += 2) {
     for (int c = 0; c < kPanel; c += kLanes) {
       const float* at = from + r * kTileColumns + c;
-      const Ints first = (rounded_bits(load(at)) >> 16) & 0xffff;
-      const Ints second = r + 1 < rows ? rounded_bits(load(at + kTileColumns)) & std::int32_t(0xffff0000) : Ints{};
-      store_as(panel + (key + r) * kPanel + 2 * c, first | second);
+      store_rows(panel + (sizeof(P) == sizeof(Bf16) ? 2 * c : c), key + r, load(at),
+                 r + 1 < rows ? load(at + kTileColumns) : Floats{});
     }
   }
 }
@@ -84,25 +88,26 @@ template <class T>
 void queries_keys_values(const Shape& s, const Weights<T>& w, const float* x, int begin, int end,
                          const Workspace<T>& space, const KeysAndValues<T>& to) {
   const int width = s.width(), attention = s.attention_width(), head_width = s.head_width();
-  const int kind_panels = attention / kPanel, head_panels = head_width / kPanel;
+  const int kind_panels = attention / kPanel, head_panels = head_width / kPanel, keys_there = padded_keys<T>(s);
   for (int row = begin; row < end; ++row) {
     normalise(x + static_cast<long>(row) * width, s.dim, width, space.normalised + static_cast<long>(row) * width);
   }
-  const Factors<T> factors{space.normalised + static_cast<long>(begin) * width, width, w.qkv, long(width) * kPanel, width, w.qkv_bias};
+  const Factors<Row<T>, T> factors{space.normalised + static_cast<long>(begin) * width, width, w.qkv,
+                                   long(width) * kPanel, width, w.qkv_bias, space.room};
   product(factors, end - begin, 3 * kind_panels, [&](int row, int rows, int panel, const float* values) {
     const int token = begin + row, part = panel % kind_panels;
     if (panel < kind_panels) {
       CopyTo<T>{space.queries, attention}(token, rows, panel, values);
     } else if (panel < 2 * kind_panels) {
       const int head = part / head_panels, column = part % head_panels * kPanel;
-      T* keys = to.keys + static_cast<long>(head) * s.keys() * head_width + column * kPanel;
+      T* keys = to.keys + static_cast<long>(head) * keys_there * head_width + column * kPanel;
       for (int r = 0; r < rows; ++r) {
         const int key = token + r;
-        store_keys(keys + static_cast<long>(key / kPanel) * kPanel * head_width, key % kPanel,
-                   values + r * kTileColumns);
+        store_column(keys + static_cast<long>(key / kPanel) * kPanel * head_width, key % kPanel,
+                     values + r * kTileColumns);
       }
     } else {
-      store_values(to.values + static_cast<long>(part) * s.keys() * kPanel, token, rows, values);
+      store_values(to.values + static_cast<long>(part) * keys_there * kPanel, token, rows, values);
     }
   });
 }
@@ -112,7 +117,7 @@ void queries_keys_values(const Shape& s, const Weights<T>& w, const float* x, in
 template <int H, class T>
 void mix_heads(const Shape& s, const Weights<T>& w, float* logits, long stride, T* mixed) {
   constexpr int kMost = H ? H : 64;
-  const int heads = H ? H : s.heads, keys = s.keys();
+  const int heads = H ? H : s.heads, keys = padded_keys<T>(s);
   Floats values[kMost], most[kMost];
   float weights[kMost * kMost];
   Ints lane{};
@@ -154,19 +159,21 @@ void mix_heads(const Shape& s, const Weights<T>& w, float* logits, long stride, 
 template <class T>
 void attend(const Shape& s, const Weights<T>& w, int begin, int end, const Workspace<T>& space,
             const KeysAndValues<T>& image) {
-  const int attention = s.attention_width(), head_width = s.head_width(), keys = s.keys();
-  const int depth = sizeof(T) == 2 ? (s.tokens + 1) / 2 * 2 : s.tokens;
-  const long block = static_cast<long>(kTileRows) * keys;
+  const int attention = s.attention_width(), head_width = s.head_width(), keys = padded_keys<T>(s);
+  const int depth = (s.tokens + kDepthStep<T> - 1) / kDepthStep<T> * kDepthStep<T>;
+  const long block = static_cast<long>(kTileRows<T>) * keys;
   void (*mix)(const Shape&, const Weights<T>&, float*, long, T*) = mix_heads<0, T>;
   if (s.heads == 4) mix = mix_heads<4, T>;
   if (s.heads == 6) mix = mix_heads<6, T>;
   if (s.heads == 8) mix = mix_heads<8, T>;
   if (s.heads == 16) mix = mix_heads<16, T>;
-  for (int row = begin; row < end; row += kTileRows) {
-    const int rows = std::min(kTileRows, end - row);
-    T* queries = space.queries + static_cast<long>(row) * attention;
+  for (int row = begin; row < end; row += kTileRows<T>) {
+    const int rows = std::min(kTileRows<T>, end - row);
+    const T* queries = space.queries + static_cast<long>(row) * attention;
+    Row<T>* attended = space.attended + static_cast<long>(row) * attention;
+    use_depth<T>(head_width);
     for (int h = 0; h < s.heads; ++h) {
-      const Factors<T> factors{queries + h * head_width, attention, image.keys + static_cast<long>(h) * keys * head_width,
+      const Factors<T, T> factors{queries + h * head_width, attention, image.keys + static_cast<long>(h) * keys * head_width,
                                long(head_width) * kPanel, head_width, nullptr};
       for (int panel = 0; panel < keys / kPanel; panel += kTilePanels) {
         any_tile(factors, 0, rows, panel, std::min(kTilePanels, keys / kPanel - panel),
@@ -175,9 +182,9 @@ void attend(const Shape& s, const Weights<T>& w, int begin, int end, const Works
     }
     for (int r = 0; r < rows; ++r) mix(s, w, space.logits + r * keys, block, space.mixed + r * keys);
     for (int h = 0; h < s.heads; ++h) {
-      const Factors<T> factors{space.mixed + h * block, keys, image.values + static_cast<long>(h) * keys * head_width,
+      const Factors<T, T> factors{space.mixed + h * block, keys, image.values + static_cast<long>(h) * keys * head_width,
                                long(keys) * kPanel, depth, nullptr};
-      product(factors, rows, head_width / kPanel, CopyTo<T>{queries + h * head_width, attention});
+      product(factors, rows, head_width / kPanel, CopyTo<Row<T>>{attended + h * head_width, attention});
     }
   }
 }
@@ -187,18 +194,26 @@ template <class T>
 void project_and_mlp(const Shape& s, const Weights<T>& w, float* x, int begin, int end, const Workspace<T>& space) {
   const int width = s.width(), attention = s.attention_width(), hidden = s.hidden_width();
   float* rows_of_x = x + static_cast<long>(begin) * width;
-  const Factors<T> projection{space.queries + static_cast<long>(begin) * attention, attention, w.proj, long(attention) * kPanel, attention,
-                              w.proj_bias};
+  typedef Factors<Row<T>, T> WithWeights;
+  const WithWeights projection{space.attended + static_cast<long>(begin) * attention, attention, w.proj,
+                               long(attention) * kPanel, attention, w.proj_bias, space.room};
   product(projection, end - begin, width / kPanel, AddTo{rows_of_x, width});
-  const int step = hidden_rows(s, sizeof(T));
-  for (int row = begin; row < end; row += step) {
-    const int rows = std::min(step, end - row);
+  const HiddenPart<T> part(s);
+  for (int row = begin; row < end; row += part.rows) {
+    const int rows = std::min(part.rows, end - row);
     float* x_here = x + static_cast<long>(row) * width;
-    for (int r = 0; r < rows; ++r) normalise(x_here + static_cast<long>(r) * width, s.dim, width, space.normalised + r * width);
-    const Factors<T> first{space.normalised, width, w.fc1, long(width) * kPanel, width, w.fc1_bias};
-    product(first, rows, hidden / kPanel, GeluTo<T>{space.hidden, hidden});
-    const Factors<T> second{space.hidden, hidden, w.fc2, long(hidden) * kPanel, hidden, w.fc2_bias};
-    product(second, rows, width / kPanel, AddTo{x_here, width});
+    for (long at = 0; at < static_cast<long>(rows) * width; at += width) {
+      normalise(x_here + at, s.dim, width, space.normalised + at);
+    }
+    for (int column = 0; column < hidden; column += part.columns) {
+      const int columns = std::min(part.columns, hidden - column);
+      const WithWeights first{space.normalised, width, w.fc1 + static_cast<long>(column) * width, long(width) * kPanel,
+                              width, w.fc1_bias + column, space.room};
+      product(first, rows, columns / kPanel, GeluTo<Row<T>>{space.hidden, columns});
+      const WithWeights second{space.hidden, columns, w.fc2 + static_cast<long>(column) * kPanel, long(hidden) * kPanel,
+                               columns, column ? nullptr : w.fc2_bias, space.room};
+      product(second, rows, width / kPanel, AddTo{x_here, width});
+    }
   }
 }
 
@@ -209,15 +224,23 @@ std::size_t lay_out(const Shape& s, int images, int threads, int thread, char* s
                     Workspace<T>* space, KeysAndValues<T>* shared) {
   Pieces pieces{scratch};
   *residual = pieces.take<float>(static_cast<std::size_t>(images) * s.tokens * s.width());
-  const std::size_t rows = s.tokens, heads = s.heads, block = heads * kTileRows * s.keys();
+  const std::size_t rows = tiles_of<Row<T>>(s.tokens) * kTileRows<Row<T>>;
+  const std::size_t block = static_cast<std::size_t>(s.heads) * kTileRows<T> * padded_keys<T>(s);
+  const HiddenPart<T> part(s);
   for (int t = 0; t < threads; ++t) {
     Workspace<T> mine;
     mine.own = take_keys_and_values<T>(s, &pieces);
-    mine.normalised = pieces.take<T>(std::max<std::size_t>(rows, hidden_rows(s, sizeof(T))) * s.width());
+    mine.normalised = pieces.take<Row<T>>(rows * s.width());
     mine.queries = pieces.take<T>(rows * s.attention_width());
-    mine.hidden = pieces.take<T>(static_cast<std::size_t>(hidden_rows(s, sizeof(T))) * s.hidden_width());
+    if constexpr (std::is_same<Row<T>, T>::value) {
+      mine.attended = mine.queries;
+    } else {
+      mine.attended = pieces.take<Row<T>>(rows * s.attention_width());
+    }
+    mine.hidden = pieces.take<Row<T>>(static_cast<std::size_t>(part.rows) * part.columns);
     mine.logits = pieces.take<float>(block);
     mine.mixed = pieces.take<T>(block);
+    mine.room = pieces.take<float>(room_elements<Row<T>>(rows));
     if (t == thread) *space = mine;
   }
   for (int i = 0; i < 2; ++i) shared[i] = take_keys_and_values<T>(s, &pieces);
@@ -237,6 +260,7 @@ std::size_t block_scratch(const BlockCall& call, int threads) {
 // there.
 template <class T>
 void blocks(const BlockCall& call, const Team& team) {
+  const TilesInUse<T> tiles_in_use;
   const Shape& s = call.shape;
   const int left = call.images % team.threads, whole = call.images / team.threads;
   float* residual;
@@ -244,12 +268,12 @@ void blocks(const BlockCall& call, const Team& team) {
   KeysAndValues<T> shared[2];
   lay_out<T>(s, call.images, team.threads, team.thread, team.scratch, &residual, &space, shared);
   const long image_in = static_cast<long>(s.tokens) * s.dim, image = static_cast<long>(s.tokens) * s.width();
-  const int tiles = tiles_of(s.tokens), first_left = whole * team.threads;
-  const int begin = std::min(s.tokens, tiles * team.thread / team.threads * kTileRows);
-  const int end = std::min(s.tokens, tiles * (team.thread + 1) / team.threads * kTileRows);
+  const int tiles = tiles_of<Row<T>>(s.tokens), first_left = whole * team.threads;
+  const int begin = std::min(s.tokens, tiles * team.thread / team.threads * kTileRows<Row<T>>);
+  const int end = std::min(s.tokens, tiles * (team.thread + 1) / team.threads * kTileRows<Row<T>>);
 
   // Keys and values beyond the last token are never written, and must not be NaN.
-  const std::size_t size = static_cast<std::size_t>(s.keys()) * s.attention_width();
+  const std::size_t size = static_cast<std::size_t>(padded_keys<T>(s)) * s.attention_width();
   std::fill_n(space.own.keys, size, T{});
   std::fill_n(space.own.values, size, T{});
   if (team.thread == 0) {

@@ -8,6 +8,13 @@ typedef std::uint16_t Halves __attribute__((vector_size(2 * CAIT_LANES)));
 struct Bf16 {
   std::uint16_t bits;
 };
+// What rows of T are kept as that will be multiplied by weights.
+template <class T>
+struct Rows {
+  typedef T Type;
+};
+template <class T>
+using Row = typename Rows<T>::Type;
 
 constexpr int kLanes = CAIT_LANES;
 
@@ -52,11 +59,10 @@ inline void store(Bf16* to, Floats v) {
   store_as(to, __builtin_convertvector((rounded_bits(v) >> 16) & 0xffff, Halves));
 #endif
 }
-inline float rounded(float value, float) { return value; }
-inline Bf16 rounded(float value, Bf16) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return {static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+
+// Two rows of values as bfloat16, one of each in a pair.
+inline Ints pairs_of(Floats first, Floats second) {
+  return ((rounded_bits(first) >> 16) & 0xffff) | (rounded_bits(second) & std::int32_t(0xffff0000));
 }
 
 // One word of `store`d values: a float, or two neighbouring bfloat16. A product takes one from `a` for all lanes.
