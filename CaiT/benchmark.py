@@ -1,5 +1,6 @@
 """Measure what this project costs on this machine: time and memory, each against a baseline, in turn.
 
+    python CaiT/benchmark.py model          # images answered a second, against timm, ONNX Runtime and OpenVINO
     python CaiT/benchmark.py input          # images made ready a second, against paddle.vision and timm
     python CaiT/benchmark.py memory         # peak memory and time of a training step by memory option
     python CaiT/benchmark.py train          # its wait for images; its growth with resolution, depth and batch
@@ -20,6 +21,7 @@ from cait.errors import ArgumentParser, positive, run_command
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Name, and what it measures. `cait.bench.NAME` has `add_arguments(parser)` and `run(arguments) -> Report`.
 BENCHMARKS = {
+    "model": "images answered a second against timm, ONNX Runtime and OpenVINO; exactness, operators, growth",
     "input": "images made ready a second, against paddle.vision and timm",
     "memory": "peak memory and time of a training step by memory option",
     "train": "what training waits for images; growth of a step with resolution, depth and batch",

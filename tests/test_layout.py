@@ -32,9 +32,10 @@ LAYERS = [
     {"align", "start", "deploy.bundle"},
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file"},
     {"align_live", "deploy.predictor", "teacher"},
-    {"training", "deploy.autolog", "deploy.export"},
+    {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported"},
     {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
-    {"align_deploy", "align_run", "visualize.job"},
+    {"align_deploy", "align_run", "visualize.job", "bench.engine_process"},
+    {"bench.model"},
 ]
 SEES_CONFIG = {"align", "cli", "config", "jobs", "start", "training", "visualize.sources", "zoo", "data.build"}
 

@@ -120,7 +120,7 @@ def run_command_line(
     """
     command = [sys.executable, *map(os.fspath, words)]
     result = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
-    _check(command, result.returncode, result.stdout, result.stderr)
+    check_process(command, result.returncode, result.stdout, result.stderr)
     return result.stdout
 
 
@@ -139,11 +139,12 @@ def seconds_to_first_line(words: Sequence[str | os.PathLike]) -> tuple[float, fl
             rest = process.stdout.read()
         ended = time.perf_counter() - started
         errors.seek(0)
-        _check(command, process.returncode, line + rest, errors.read())
+        check_process(command, process.returncode, line + rest, errors.read())
     return answered, ended
 
 
-def _check(command: Sequence[str], returncode: int, output: str, errors: str) -> None:
+def check_process(command: Sequence[str], returncode: int, output: str, errors: str) -> None:
+    """Raises CaitError with the last line of what a process printed, if it failed."""
     if returncode:
         last = (errors.strip() or output.strip() or "it printed nothing").splitlines()[-1]
         shown = " ".join(pathlib.Path(word).name if os.sep in word else word for word in command[1:])

@@ -19,7 +19,8 @@ class Table:
         title: what was measured, with its size.
         measurements: in the order to show them.
         baseline: name of the measurement that the others are compared with, or empty.
-        goals: by name, the ratio to the baseline to be reached: at least for a rate, at most for anything else.
+        goals: by name, what is to be reached: at least for a rate, at most for anything else. It is a ratio to the
+            baseline, where there is one.
         x_label: with it the table is also a curve over `x`.
         x: for each measurement, its place on that axis.
     """
@@ -41,7 +42,8 @@ class Table:
                 row["ratio"] = measurement.ratio_to(base)
             if measurement.name in self.goals:
                 goal = self.goals[measurement.name]
-                holds = row["ratio"] >= goal if measurement.is_rate else row["ratio"] <= goal
+                found = row.get("ratio", row["median"])
+                holds = found >= goal if measurement.is_rate else found <= goal
                 row |= {"goal": goal, "holds": holds}
             rows.append(row)
         return rows

@@ -1,0 +1,217 @@
+"""How fast an exported model answers, against what one would otherwise run; exactness; operators; growth."""
+
+import argparse
+import collections
+import contextlib
+import json
+import math
+import os
+import pathlib
+import statistics
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from cait.bench.engine import PEERS
+from cait.bench.engine_process import EngineProcess
+from cait.bench.exported import timm_onnx, write_bundle
+from cait.bench.measure import Measurement, measure_in_turn
+from cait.bench.report import Report, Table
+from cait.errors import CaitError, positive
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+VARIANT, PRECISIONS = "cait_xxs24_224", ("fp32", "bf16")
+BASELINE, OURS = "openvino", "fused"
+NAMES = {"fused": "this project", "plain": "plain Paddle Inference", "eager": "plain Paddle, eager"}
+# (variant, images a run): at least so many times OpenVINO's images a second, in fp32 and bf16.
+GOALS = {
+    ("cait_xxs24_224", 1): (1.2, 1.4),
+    ("cait_xxs24_224", 16): (1.3, 1.7),
+    ("cait_s24_224", 8): (1.3, 1.6),
+    ("cait_xxs24_384", 8): (1.3, 1.6),
+}
+LARGEST_ERROR, CHANGED_PERCENT = 1e-4, 1.0
+# An OpenMP thread of PaddlePaddle goes on spinning for a while after a run, on a core that the next engine needs.
+PAUSE_SECONDS = 0.3
+ROUND_SECONDS, MOST_RUNS = 0.5, 10  # of one engine in one round
+GROWTH = {"resolution in pixels": ("image_size", [224, 288, 352, 448]), "depth": ("depth", [12, 24, 36])}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this benchmark."""
+    parser.set_defaults(rounds=10)
+    parser.add_argument("--variants", nargs="+", help="default: what there are goals for")
+    parser.add_argument("--batch-sizes", type=positive, nargs="+", help="images a run; default: the goals'")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--engines", nargs="+", choices=(*NAMES, *PEERS), default=(*NAMES, *PEERS))
+    parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="of each engine")
+    parser.add_argument("--demo", type=pathlib.Path, default=ROOT / "output" / "demo", help="folder of `make demo`")
+    parser.add_argument("--only", choices=("speed", "exactness", "operators", "growth"), help="leave out the rest")
+
+
+def run(args: argparse.Namespace) -> Report:
+    """Exports what is to be measured, and measures it."""
+    cases = _cases(args.variants, args.batch_sizes)
+    notes, tables = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        models = Models(pathlib.Path(scratch), notes)
+        if args.only in (None, "exactness"):
+            tables += exactness(sorted({variant for variant, _ in cases}), models, args.demo, notes)
+        if args.only in (None, "speed"):
+            for variant, batch_size in cases:
+                for precision in args.precisions:
+                    with models.engines(args.engines, variant, batch_size, precision, args.threads) as engines:
+                        tables.append(speed(engines, args.rounds, variant, batch_size, precision))
+        if args.only in (None, "operators"):
+            tables += operators(models, *cases[-1 if args.variants else 1], args.threads)
+        if args.only in (None, "growth"):
+            for precision in args.precisions:
+                for label, (name, values) in GROWTH.items():
+                    tables += growth(models, label, name, values, precision, args.threads)
+    settings = {"threads": args.threads, "precisions": list(args.precisions), "engines": list(args.engines)}
+    return Report("model", args.command, tables, settings, list(dict.fromkeys(notes)))
+
+
+def _cases(variants: list[str] | None, batch_sizes: list[int] | None) -> list[tuple[str, int]]:
+    if not variants and not batch_sizes:
+        return list(GOALS)
+    variants = variants or list(dict.fromkeys(variant for variant, _ in GOALS))
+    return [(variant, size) for variant in variants for size in batch_sizes or (1, 16)]
+
+
+class Models:
+    """Exports each model once, into a folder; `notes` gets a sentence for each engine that is not there."""
+
+    def __init__(self, folder: pathlib.Path, notes: list[str]):
+        self.folder = folder
+        self.notes = notes
+        self._made: dict[str, pathlib.Path | None] = {}
+
+    def bundle(self, variant: str, precision: str, **arguments: int) -> pathlib.Path:
+        """The folder of a variant's bundle, with other arguments of the model where they are given."""
+        name = "-".join([variant, precision, *(f"{key}{value}" for key, value in arguments.items())])
+        if name not in self._made:
+            self._made[name] = write_bundle(self.folder / name, variant, precision, **arguments)
+        return self._made[name]
+
+    def source(self, kind: str, variant: str, precision: str) -> pathlib.Path | str | None:
+        """What an engine runs: see `Spec`; None where it cannot be made."""
+        if kind in ("fused", "plain"):
+            return self.bundle(variant, precision)
+        if kind not in ("openvino", "onnxruntime"):
+            return variant
+        path = self.folder / f"{variant}.onnx"
+        if str(path) not in self._made:
+            try:
+                self._made[str(path)] = timm_onnx(variant, path)
+            except CaitError as error:
+                self.notes.append(f"timm's model cannot be exported, so that its engines are missing ({error}).")
+                self._made[str(path)] = None
+        return self._made[str(path)]
+
+    @contextlib.contextmanager
+    def engines(
+        self, kinds: list[str], variant: str, batch_size: int, precision: str, threads: int
+    ) -> Iterator[dict[str, EngineProcess]]:
+        """The engines of these kinds that there are, ready, by kind."""
+        with contextlib.ExitStack() as stack:
+            found = {}
+            for kind in kinds:
+                if source := self.source(kind, variant, precision):
+                    engine = stack.enter_context(EngineProcess(kind, source, batch_size, precision, threads))
+                    if engine.missing:
+                        self.notes.append(f"{NAMES.get(kind, kind)}, {precision}: missing ({engine.missing}).")
+                    else:
+                        found[kind] = engine
+            yield found
+
+
+def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_size: int, precision: str) -> Table:
+    """Images a second of each engine; the value of a round is the median of some runs in a row."""
+
+    def contestant(engine: EngineProcess):
+        first = statistics.median(engine.seconds(2))
+        runs = min(MOST_RUNS, math.ceil(ROUND_SECONDS / first))
+
+        def measure() -> float:
+            engine.rest(PAUSE_SECONDS)
+            return batch_size / statistics.median(engine.seconds(runs))
+
+        return measure
+
+    work = {NAMES.get(kind, kind): contestant(engine) for kind, engine in engines.items()}
+    measurements = measure_in_turn(work, "images/s", rounds)
+    baseline = BASELINE if BASELINE in engines else ""
+    goal = GOALS.get((variant, batch_size), (None, None))[PRECISIONS.index(precision)]
+    goals = {NAMES[OURS]: goal} if goal and baseline and OURS in engines else {}
+    return Table(f"{variant}, {precision}, batch {batch_size}", measurements, baseline, goals)
+
+
+def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: list[str]) -> list[Table]:
+    """Largest difference of a fused fp32 logit from the model's, and images of the demo that bf16 sees otherwise."""
+    from cait.bench.exported import reference_logits
+    from cait.deploy.inference_engine import Engine
+    from cait.deploy.predictor import Predictor
+
+    differences = []
+    for variant in variants:
+        predictor = Predictor(models.bundle(variant, "fp32"), Engine())
+        size = predictor.description.image_size
+        images = np.random.default_rng(1).standard_normal((4, 3, *size)).astype("float32")
+        expected = reference_logits(variant, images)
+        differences.append(Measurement(variant, "logit", [float(np.abs(predictor(images) - expected).max())]))
+        notes.append(f"{variant}: {predictor.program}; the largest logit is {np.abs(expected).max():.1f}.")
+    tables = [Table("difference from the model", differences, goals=dict.fromkeys(variants, LARGEST_ERROR))]
+    report = demo / "report.json"
+    if not report.is_file():
+        notes.append(f"{report} is not there, so that bf16 was not compared on the demo's images: make demo.")
+        return tables
+    from cait.align_deploy import deployment_rows
+
+    run = ROOT / json.loads(report.read_text())["run"]
+    bundle = write_bundle(models.folder / "demo-bf16", run / "config.yaml", "bf16", weights=run / "best_model")
+    rows = deployment_rows(bundle, run / "best_model", ROOT / "dataset" / "digits" / "val")
+    changed = {row.name: 100 * row.max_diff for row in rows if "bf16" in row.name and "changed" in row.name}
+    goals = dict.fromkeys(changed, CHANGED_PERCENT)
+    return [
+        *tables,
+        Table("images of another class", [Measurement(n, "%", [v]) for n, v in changed.items()], "", goals),
+    ]
+
+
+def operators(models: Models, variant: str, batch_size: int, threads: int, times: int = 3) -> list[Table]:
+    """Milliseconds a run of each kind of operator, of the plain and of the fused program."""
+    tables = []
+    for kind in ("plain", "fused"):
+        with models.engines([kind], variant, batch_size, "fp32", threads) as engines:
+            found = engines[kind].operators(times) if kind in engines else {}
+        small = sum(value for value in found.values() if value < 0.01 * sum(found.values()))
+        large = collections.Counter(
+            {name: value for name, value in found.items() if value >= 0.01 * sum(found.values())}
+        )
+        shown = [*large.most_common(), *([("all others", small)] if small else [])]
+        title = f"operators of the {kind} program, {variant}, batch {batch_size}"
+        tables += [Table(title, [Measurement(name, "ms", [value]) for name, value in shown])] if shown else []
+    return tables
+
+
+def growth(models: Models, label: str, name: str, values: list[int], precision: str, threads: int) -> list[Table]:
+    """Curves of the time of one image and of the memory that it takes, over one size."""
+    seconds, memory = [], []
+    for value in values:
+        bundle = models.bundle(VARIANT, precision, **{name: value})
+        with EngineProcess(OURS, bundle, 1, precision, threads) as engine:
+            if engine.missing:
+                models.notes.append(f"growth, {precision}: missing ({engine.missing}).")
+                return []
+            found = [1000 * value for value in engine.seconds(10)]
+            seconds.append(Measurement(str(value), "ms", found))
+            memory.append(Measurement(str(value), "MB", [engine.peak_mb - engine.start_mb]))
+    power = math.log(seconds[-1].median / seconds[0].median) / math.log(values[-1] / values[0])
+    return [
+        Table(
+            f"{precision}: one image by {label} (grows with its power {power:.1f})", seconds, x_label=label, x=values
+        ),
+        Table(f"{precision}: memory by {label}, weights included", memory, x_label=label, x=values),
+    ]
