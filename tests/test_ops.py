@@ -14,7 +14,7 @@ INFER = str(ROOT / "CaiT" / "infer.py")
 
 INSTRUCTIONS = ("amx", "avx512_bf16", "avx512", "avx2", "portable")
 # (image side, patch, dim, heads, mlp ratio, batch): the widths and heads of the ten variants, and sizes that are no
-# multiples of anything; batches that do and do not divide among the threads.
+# multiples of anything; batches that do and do not divide among the threads; a hidden layer that is cut both ways.
 SHAPES = [
     (32, 8, 192, 4, 4.0, 2),
     (48, 8, 288, 6, 1.0, 1),
@@ -23,6 +23,7 @@ SHAPES = [
     (30, 5, 40, 4, 2.3, 3),
     (21, 7, 60, 5, 1.3, 5),
     (112, 8, 24, 2, 1.5, 1),
+    (144, 8, 48, 2, 32.0, 1),
 ]
 
 
