@@ -19,9 +19,6 @@ import numpy as np
 from cait.bench.machine import peak_mb
 from cait.errors import run_command
 
-PADDLE = ("fused", "plain", "eager")  # kinds of engine; those of Paddle take a bundle or, eager, a variant
-PEERS = ("openvino", "onnxruntime", "timm", "timm compiled")  # timm's model, as ONNX file or by name
-
 
 class Missing(Exception):
     """Why an engine is not to be had here, in a phrase."""
@@ -32,8 +29,8 @@ class Spec:
     """What is run.
 
     Attributes:
-        kind: one of PADDLE or PEERS.
-        source: folder of a bundle, ONNX file, or name of a variant.
+        kind: `fused` or `plain`, of a bundle's programs; `eager`; `openvino`, `onnxruntime`; `timm`, `timm compiled`.
+        source: folder of a bundle; name of a variant; ONNX file; timm's name of a model.
         batch_size: images a run.
         precision: fp32 or bf16.
         threads: to compute with.

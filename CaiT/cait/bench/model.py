@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cait.bench.engine import PEERS
 from cait.bench.engine_process import EngineProcess
 from cait.bench.exported import timm_onnx, write_bundle
 from cait.bench.measure import Measurement, measure_in_turn
@@ -23,7 +22,15 @@ from cait.errors import CaitError, positive
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 VARIANT, PRECISIONS = "cait_xxs24_224", ("fp32", "bf16")
 BASELINE, OURS = "openvino", "fused"
-NAMES = {"fused": "this project", "plain": "plain Paddle Inference", "eager": "plain Paddle, eager"}
+NAMES = {
+    "fused": "this project",
+    "plain": "plain Paddle Inference",
+    "eager": "Paddle, eager",
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
+    "timm": "timm, eager",
+    "timm compiled": "timm, torch.compile",
+}
 # (variant, images a run): at least so many times OpenVINO's images a second, in fp32 and bf16.
 GOALS = {
     ("cait_xxs24_224", 1): (1.2, 1.4),
@@ -44,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", nargs="+", help="default: what there are goals for")
     parser.add_argument("--batch-sizes", type=positive, nargs="+", help="images a run; default: the goals'")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--engines", nargs="+", choices=(*NAMES, *PEERS), default=(*NAMES, *PEERS))
+    parser.add_argument("--engines", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="of each engine")
     parser.add_argument("--demo", type=pathlib.Path, default=ROOT / "output" / "demo", help="folder of `make demo`")
     parser.add_argument("--only", choices=("speed", "exactness", "operators", "growth"), help="leave out the rest")
@@ -121,7 +128,7 @@ class Models:
                 if source := self.source(kind, variant, precision):
                     engine = stack.enter_context(EngineProcess(kind, source, batch_size, precision, threads))
                     if engine.missing:
-                        self.notes.append(f"{NAMES.get(kind, kind)}, {precision}: missing ({engine.missing}).")
+                        self.notes.append(f"{NAMES[kind]}, {precision}: missing ({engine.missing}).")
                     else:
                         found[kind] = engine
             yield found
@@ -140,9 +147,9 @@ def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_si
 
         return measure
 
-    work = {NAMES.get(kind, kind): contestant(engine) for kind, engine in engines.items()}
+    work = {NAMES[kind]: contestant(engine) for kind, engine in engines.items()}
     measurements = measure_in_turn(work, "images/s", rounds)
-    baseline = BASELINE if BASELINE in engines else ""
+    baseline = NAMES[BASELINE] if BASELINE in engines else ""
     goal = GOALS.get((variant, batch_size), (None, None))[PRECISIONS.index(precision)]
     goals = {NAMES[OURS]: goal} if goal and baseline and OURS in engines else {}
     return Table(f"{variant}, {precision}, batch {batch_size}", measurements, baseline, goals)
