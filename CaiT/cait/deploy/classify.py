@@ -8,10 +8,10 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable, upright
 from cait.data.transforms import EvalTransform, normalisation
@@ -60,28 +60,43 @@ class Reader:
     Args:
         description: of the bundle.
         apply_exif: turn the image as its EXIF orientation says; training and evaluation do not.
+        max_pixels: of an image; more is refused before it is decoded.
+        formats: Pillow's names of the kinds of file to try; None: all.
     """
 
-    def __init__(self, description: Description, apply_exif: bool):
+    def __init__(
+        self,
+        description: Description,
+        apply_exif: bool,
+        max_pixels: int = MAX_PIXELS,
+        formats: Sequence[str] | None = None,
+    ):
         self.mode = IMAGE_MODES[description.channels]
         self.transform = EvalTransform(tuple(description.image_size), description.crop_pct)
         scale_shift = normalisation(description.mean, description.std)
         self.scale, self.shift = (value.astype("float32") for value in scale_shift)
-        self.apply_exif = apply_exif
+        self.apply_exif, self.max_pixels, self.formats = apply_exif, max_pixels, formats
         Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first and refuses at twice its number; ours is one
 
     def __call__(self, path: str) -> np.ndarray:
         """Raises CaitError, naming the file, if it is no image, damaged or too large."""
+        return self.read(path, path)
+
+    def read(self, file: str | BinaryIO, name: str) -> np.ndarray:
+        """The same for an open file, which errors call by the name."""
         try:
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise CaitError(f"{path}: {image.width}x{image.height} pixels, more than the {MAX_PIXELS} allowed")
+            with Image.open(file, formats=self.formats) as image:
+                if image.width * image.height > self.max_pixels:
+                    size = f"{image.width}x{image.height}"
+                    raise CaitError(f"{name}: {size} pixels, more than the {self.max_pixels} allowed")
                 turned = upright(image) if self.apply_exif else image
                 pixels = self.transform(in_mode(turned, self.mode))
         except CaitError:
             raise
+        except UnidentifiedImageError as error:  # which knows an open file by its address in memory
+            raise CaitError(unreadable(name, ValueError("cannot identify the image file"))) from error
         except (*IMAGE_ERRORS, MemoryError) as error:
-            raise CaitError(unreadable(path, error)) from error
+            raise CaitError(unreadable(name, error)) from error
         return (pixels.astype("float32") * self.scale + self.shift).transpose(2, 0, 1)
 
 
@@ -144,8 +159,13 @@ def _result(path: str, value: np.ndarray | CaitError, top_k: int) -> Result:
     """Of probabilities [classes], or of the error."""
     if isinstance(value, CaitError):
         return Result(path, [], str(value))
-    best = np.argsort(-value, kind="stable")[:top_k]
-    return Result(path, [(int(index), float(value[index])) for index in best], "")
+    return Result(path, likeliest(value, top_k), "")
+
+
+def likeliest(probabilities: np.ndarray, top_k: int) -> list[tuple[int, float]]:
+    """(class index, probability) of the likeliest classes of [classes], the first of equals first."""
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [(int(index), float(probabilities[index])) for index in best]
 
 
 def as_arrays(results: Sequence[list[tuple[int, float]]]) -> dict[str, np.ndarray]:
