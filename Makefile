@@ -1,4 +1,5 @@
 # make demo            train, evaluate and predict on scanned digits; leaves output/demo/report.json
+# make serve           the web page and interface on the demo's bundle, at http://127.0.0.1:8000/; SERVE=... are more flags
 # make test            the tests, at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
 # make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80 paddle2onnx<2"    another build of PaddlePaddle than the CPU one
 
@@ -6,14 +7,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS := not slow
-REQUIREMENTS := requirements.txt requirements-demo.txt requirements-dev.txt requirements-onnx.txt requirements-fast.txt
+REQUIREMENTS := requirements.txt $(foreach word,demo dev fast onnx serve,requirements-$(word).txt)
 
 # What is installed stays what is meant, until PADDLE says otherwise.
 INSTALLED := $(shell cat $(VENV)/installed 2>/dev/null)
 PADDLE ?= $(or $(INSTALLED),paddlepaddle>=3.3.1)
 CHANGED := $(if $(filter-out $(INSTALLED),$(PADDLE)),FORCE)
 
-.PHONY: install demo test test-slow test-paddle26 lint docs FORCE
+.PHONY: install demo serve test test-slow test-paddle26 lint docs FORCE
 
 install: $(VENV)/installed
 
@@ -31,6 +32,14 @@ $(VENV)/installed: $(REQUIREMENTS) $(CHANGED)
 
 demo: install
 	$(BIN)/python CaiT/demo.py
+
+DEMO := output/demo/report.json
+
+$(DEMO):
+	$(MAKE) demo
+
+serve: install $(DEMO)
+	$(BIN)/python CaiT/serve.py --model_dir="$$(sed -n 's/^ *"run": "\(.*\)",$$/\1/p' $(DEMO))/inference" $(SERVE)
 
 test: install
 	$(BIN)/python -m pytest -m "$(TESTS)"

@@ -41,8 +41,8 @@ def main() -> None:
     train_seconds = _call(main_script, f"-cfg={CONFIG}", f"-output_dir={run}")
     _call(main_script, f"-cfg={CONFIG}", weights, f"-output_dir={run}", "-eval")
     _call(main_script, f"-cfg={CONFIG}", weights, f"-output_dir={run}", "-pred", "-o", "PREDICT.TOP_K=1")
-    bundle = f"--save-inference-dir={run}/inference"
-    _call("CaiT/export_model.py", f"-cfg={run}/config.yaml", f"--model_path={run}/best_model", bundle)
+    bundle = [f"--save-inference-dir={run}/inference", "--with-attention"]
+    _call("CaiT/export_model.py", f"-cfg={run}/config.yaml", f"--model_path={run}/best_model", *bundle)
     predictions = read_results(ROOT / run / "predictions.csv")
     image = predictions[0]["path"]
     inferred = run / "inference.csv"

@@ -9,8 +9,20 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "config_kinds", "digest", "device", "guard", "ema", "processor", "watchdog"},
-    {"files", "dist", "processes", "deploy", "precision", "ops", "bench", "bench.machine", "bench.measure"},
+    {"errors", "config_kinds", "digest", "device", "guard", "ema", "processor", "watchdog", "deploy.batcher"},
+    {
+        "files",
+        "dist",
+        "processes",
+        "deploy",
+        "deploy.server_schema",
+        "deploy.uploads",
+        "precision",
+        "ops",
+        "bench",
+        "bench.machine",
+        "bench.measure",
+    },
     {"figure", "visualize", "ops.library", "ops.pack", "bench.photos"},
     {"config", "confusion", "log", "metrics", "results", "model", "losses", "torch_file", "data", "bench.report"},
     {"convert", "deploy.fused", "download", "ops.build", "optim", "watch", "visualize.maps"},
@@ -30,12 +42,12 @@ LAYERS = [
     {"data.loader", "data.lite", "data.mixup", "stand_in", "bench.step"},
     {"data.build", "engine", "exchange"},
     {"align", "start", "deploy.bundle"},
-    {"align_golden", "deploy.inference_engine", "deploy.onnx_file"},
+    {"align_golden", "deploy.inference_engine", "deploy.onnx_file", "deploy.service_metrics"},
     {"align_live", "deploy.predictor", "teacher"},
     {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported"},
     {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
-    {"align_deploy", "align_run", "visualize.job", "bench.engine_process"},
-    {"bench.model"},
+    {"align_deploy", "align_run", "deploy.service", "visualize.job", "bench.engine_process"},
+    {"bench.model", "deploy.server", "deploy.server_run"},
 ]
 SEES_CONFIG = {"align", "cli", "config", "jobs", "start", "training", "visualize.sources", "zoo", "data.build"}
 

@@ -53,6 +53,24 @@ def results_file(text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
+def seconds(text: str) -> float:
+    """An argument that is a time from 0 to an hour."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} must be seconds, from 0 to 3600")
+    return value
+
+
+def token(text: str) -> str:
+    """An argument that is a secret word, fit to stand in a header of HTTP."""
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError("must be printable ASCII without blanks, and not empty")
+    return text
+
+
 class _Terminated(BaseException):
     """SIGTERM, as a batch system sends it."""
 

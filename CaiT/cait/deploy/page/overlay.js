@@ -1,0 +1,79 @@
+// The picture as the model sees it, with a map of attention over it.
+
+const SIDE = 448; // pixels of the canvas along its larger side
+const SMALL = 128; // images below this stay pixels when they are enlarged
+
+// matplotlib's inferno, as visualize.py has it, at nine places.
+const COLOURS = [
+  [0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84],
+  [228, 90, 49], [249, 142, 9], [249, 203, 53], [252, 255, 164],
+];
+
+function colour(value) {
+  const place = Math.min(Math.max(value, 0), 1) * (COLOURS.length - 1);
+  const low = Math.min(Math.floor(place), COLOURS.length - 2);
+  return COLOURS[low].map((from, channel) => from + (COLOURS[low + 1][channel] - from) * (place - low));
+}
+
+// The part of the image that the model's resizing and central crop keep: it is scaled until it covers
+// image_size / crop_pct, and image_size is cut from its middle.
+export function cropBox(width, height, model) {
+  const [modelHeight, modelWidth] = model.image_size;
+  const scale = Math.max(modelWidth / model.crop_pct / width, modelHeight / model.crop_pct / height);
+  const box = { width: Math.min(width, modelWidth / scale), height: Math.min(height, modelHeight / scale) };
+  return { x: (width - box.width) / 2, y: (height - box.height) / 2, ...box };
+}
+
+// The pixels of the crop, at the size of the canvas.
+export async function readPicture(file, canvas, model) {
+  const bitmap = await createImageBitmap(file, { imageOrientation: model.exif ? "from-image" : "none" });
+  const box = cropBox(bitmap.width, bitmap.height, model);
+  const scale = SIDE / Math.max(...model.image_size);
+  canvas.width = Math.round(model.image_size[1] * scale);
+  canvas.height = Math.round(model.image_size[0] * scale);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingEnabled = Math.max(bitmap.width, bitmap.height) >= SMALL;
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, box.x, box.y, box.width, box.height, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+// Mean of the heads of [head][row][column] for head 0, else that head's map.
+export function chosenMap(heads, head) {
+  if (head > 0) return heads[head - 1];
+  return heads[0].map((row, i) => row.map((_, j) => heads.reduce((sum, map) => sum + map[i][j], 0) / heads.length));
+}
+
+// { value, row, column } of the largest value.
+export function strongest(map) {
+  let best = { value: -Infinity, row: 0, column: 0 };
+  map.forEach((values, row) => values.forEach((value, column) => {
+    if (value > best.value) best = { value, row, column };
+  }));
+  return best;
+}
+
+// Draws the picture, in grey under the colours of the map. Patches are not smoothed: the model has no finer ones.
+export function draw(canvas, picture, map, opacity) {
+  const context = canvas.getContext("2d");
+  const { width, height, data } = picture;
+  [canvas.width, canvas.height] = [width, height];
+  const largest = strongest(map).value || 1;
+  const colours = map.map((row) => row.map((value) => colour(value / largest)));
+  const result = context.createImageData(width, height);
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = colours[Math.floor((y * map.length) / height)];
+    for (let x = 0; x < width; x++, at += 4) {
+      const grey = (data[at] + data[at + 1] + data[at + 2]) / 3;
+      const heat = row[Math.floor((x * row.length) / width)];
+      for (let channel = 0; channel < 3; channel++) {
+        result.data[at + channel] = (1 - opacity) * grey + opacity * heat[channel];
+      }
+      result.data[at + 3] = 255;
+    }
+  }
+  context.putImageData(result, 0, 0);
+}

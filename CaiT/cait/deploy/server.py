@@ -1,0 +1,278 @@
+"""The service over HTTP: what its addresses answer, and the page."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import pathlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import fastapi_offline
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
+
+import cait
+from cait.deploy import server_schema as schema
+from cait.deploy.service import QueueFull, Service
+from cait.deploy.service_metrics import CONTENT_TYPE
+from cait.deploy.uploads import Limits, UploadError, parse_request
+
+PAGE = pathlib.Path(__file__).with_name("page")
+SWAGGER = pathlib.Path(fastapi_offline.__file__).with_name(
+    "static"
+)  # Swagger UI's files, which FastAPI leaves to a CDN
+RETRY_AFTER_SECONDS = 1
+BODIES_AT_A_TIME = 8  # of the largest size: what all requests together hold in memory
+PROTECTED = ("/predict", "/metrics")  # by the token
+CLIENT_IS_GONE = 499  # nobody gets to see it but the counters
+
+# Nothing comes from elsewhere and nothing may embed the page. Swagger UI sets styles from its scripts and draws with
+# data: images.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How the service treats requests.
+
+    Attributes:
+        max_upload_bytes: of a body.
+        max_images: in a request.
+        read_seconds: that a body may take to arrive.
+        answer_seconds: that an answer may take after that.
+        top_k: classes, where the request does not say.
+        token: that /predict and /metrics want, as `Authorization: Bearer`; None: none.
+    """
+
+    max_upload_bytes: int
+    max_images: int
+    read_seconds: float
+    answer_seconds: float
+    top_k: int
+    token: str | None = None
+
+
+def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
+    """The application; it starts and stops the service.
+
+    Args:
+        service: not started yet.
+        settings: see there.
+        exif: whether the service turns images by their EXIF orientation: the page shows them so.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        service.stop()
+
+    description = service.description
+    app = FastAPI(
+        title=f"CaiT: {description.variant}",
+        version=cait.__version__,
+        description="Classifies images with an exported CaiT.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    limits = Limits(settings.max_upload_bytes, settings.max_images, len(description.class_names), service.has_attention)
+    predict = _Predict(service, settings, limits)
+    metrics = service.metrics
+    metrics.watch("cait_queue_images", "Images that are decoded, wait or are computed", lambda: service.images_inside)
+    metrics.watch("cait_queue_capacity_images", "How many of these there may be", lambda: service.max_queue)
+    body = {"requestBody": schema.request_body(settings.top_k)}
+    errors = schema.problems(400, 401, 408, 413, 415, 422, 500, 503, 504)
+
+    @app.post("/predict", response_model=schema.Answer, responses=errors, openapi_extra=body)
+    async def classify_images(request: Request) -> Response:
+        """Classes and probabilities of one or more images."""
+        return await predict(request)
+
+    @app.get("/health", response_model=schema.Health)
+    async def health() -> Response:
+        """Whether the service can classify."""
+        word, status = ("ok", 200) if service.healthy else ("failed", 503)
+        return JSONResponse({"status": word}, status)
+
+    @app.get("/metrics", response_class=Response, responses=schema.problems(401))
+    async def prometheus_metrics() -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/model")
+    async def model() -> schema.ModelInfo:
+        """What is served, and what a request may hold."""
+        return schema.ModelInfo(
+            model=description.variant,
+            image_size=description.image_size,
+            crop_pct=description.crop_pct,
+            exif=exif,
+            class_names=description.class_names,
+            attention=service.has_attention,
+            precision=description.precision,
+            weights=description.weights,
+            versions=description.versions,
+            max_images=settings.max_images,
+            max_upload_bytes=settings.max_upload_bytes,
+            token=settings.token is not None,
+        )
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return problem(500, "the service failed to answer; its log says why")
+
+    for address, file in (("/", "index.html"), ("/docs", "docs.html")):
+        app.add_api_route(address, _file(PAGE / file), include_in_schema=False)
+    app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/swagger", StaticFiles(directory=SWAGGER))
+    if settings.token is not None:
+        _describe_token(app)
+    paths = frozenset(route.path for route in app.routes)
+    app.add_middleware(_Gate, service=service, token=settings.token, paths=paths)
+    return app
+
+
+def _file(path: pathlib.Path):
+    async def answer() -> FileResponse:
+        return FileResponse(path)
+
+    return answer
+
+
+def _describe_token(app: FastAPI) -> None:
+    """Tells in the OpenAPI description what `_Gate` wants, so that its page asks for it."""
+    description = app.openapi()
+    description["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for path in PROTECTED:
+        for operation in description["paths"][path].values():
+            operation["security"] = [{"token": []}]
+
+
+def problem(status: int, sentence: str, more: dict[str, Any] | None = None, **headers: str) -> JSONResponse:
+    """The answer that tells why there is none."""
+    return JSONResponse({"detail": sentence, **(more or {})}, status, headers)
+
+
+class _Predict:
+    """Answers POST /predict.
+
+    FastAPI's own reading of forms would put large files on disk, and wait for slow callers for ever.
+    """
+
+    def __init__(self, service: Service, settings: Settings, limits: Limits):
+        self._service, self._settings, self._limits = service, settings, limits
+        self._bytes_held = 0
+
+    async def __call__(self, request: Request) -> Response:
+        started, chunks = time.perf_counter(), []
+        try:
+            response = await self._answer(request, chunks, started)
+        except UploadError as error:
+            response = problem(error.status, str(error))
+        except QueueFull:
+            response = problem(503, "the queue is full; come again later", **{"Retry-After": str(RETRY_AFTER_SECONDS)})
+        except ClientDisconnect:
+            response = Response(status_code=CLIENT_IS_GONE)
+        finally:
+            self._bytes_held -= sum(map(len, chunks))
+        self._service.metrics.predicted(time.perf_counter() - started)
+        return response
+
+    async def _answer(self, request: Request, chunks: list[bytes], started: float) -> Response:
+        settings = self._settings
+        if self._service.is_full:
+            raise QueueFull
+        try:
+            await asyncio.wait_for(self._read(request, chunks), settings.read_seconds)
+        except asyncio.TimeoutError as error:
+            sentence = f"the body of the request did not arrive within {settings.read_seconds:g} seconds"
+            raise UploadError(408, sentence) from error
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        wanted = parse_request(request.headers.get("content-type", ""), body, self._limits, settings.top_k)
+        try:
+            results = await asyncio.wait_for(self._service.answer(wanted), settings.answer_seconds)
+        except asyncio.TimeoutError as error:
+            raise UploadError(504, f"the answer was not ready within {settings.answer_seconds:g} seconds") from error
+        if all("error" in result for result in results):
+            return problem(422, "; ".join(result["error"] for result in results), {"results": results})
+        milliseconds = round(1000 * (time.perf_counter() - started), 3)
+        content = {"model": self._service.description.variant, "results": results, "time_ms": milliseconds}
+        return Response(json.dumps(content, ensure_ascii=False).encode(), media_type="application/json")
+
+    async def _read(self, request: Request, chunks: list[bytes]) -> None:
+        """Reads the body to its end; of one that is too large, what comes of it is thrown away.
+
+        A caller that is cut off while it sends never sees the answer, so it may send on, within the time that it has.
+        One that asks first (`Expect: 100-continue`) is told at once.
+        """
+        most, size = self._limits.max_bytes, 0
+        too_large = UploadError(413, f"the request is larger than {most} bytes")
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > most and "expect" in request.headers:
+            raise too_large
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most:
+                continue
+            if self._bytes_held + len(chunk) > BODIES_AT_A_TIME * most:
+                raise QueueFull
+            self._bytes_held += len(chunk)
+            chunks.append(chunk)
+        if size > most:
+            raise too_large
+
+
+class _Gate:
+    """Stands before all else: asks for the token, adds headers to every answer, and counts the answers.
+
+    Args:
+        app: what answers.
+        service: whose answers end their connections when it is closing.
+        token: see `Settings`.
+        paths: that are counted by name; a caller may invent others.
+    """
+
+    def __init__(self, app: Any, service: Service, token: str | None, paths: frozenset[str]):
+        self._app, self._service, self._token, self._paths = app, service, token, paths
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path, status = scope["path"], 500
+
+        async def send_with_headers(message: dict[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *HEADERS]
+                if self._service.closing:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        app = self._app
+        if self._token is not None and path in PROTECTED and not self._has_token(scope):
+            sentence = "the token is missing or wrong; send it as `Authorization: Bearer TOKEN`"
+            app = problem(401, sentence, **{"WWW-Authenticate": "Bearer"})
+        try:
+            await app(scope, receive, send_with_headers)
+        finally:
+            self._service.metrics.request(path if path in self._paths else "other", status)
+
+    def _has_token(self, scope: dict[str, Any]) -> bool:
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        kind, _, token = given.partition(b" ")
+        return kind.lower() == b"bearer" and secrets.compare_digest(token.strip(), self._token.encode())

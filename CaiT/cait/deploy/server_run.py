@@ -1,0 +1,133 @@
+"""Runs an application with uvicorn: its socket, its time limits, and how it ends."""
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from cait.deploy.service import Service
+from cait.errors import CaitError
+
+MAX_CONNECTIONS = 512
+KEEP_ALIVE_SECONDS = 15
+DRAIN_SECONDS = 0.5  # in which callers that keep their connections learn from an answer that it was the last
+STOP_SECONDS = 30  # for what was taken in before
+SWITCH_SECONDS = 0.0005  # a thread with a batch to compute shall not wait 5 ms for the interpreter
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 is any free one.
+
+    Raises:
+        CaitError: the address is not this machine's, or taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
+    except OSError as error:
+        hint = "; --port=0 takes any free one" if error.errno == errno.EADDRINUSE else ""
+        raise CaitError(f"{host}:{port}: cannot listen there ({error.strerror}){hint}") from error
+
+
+def address_of(listener: socket.socket) -> str:
+    """The address to open in a browser."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def run(app: FastAPI, service: Service, listener: socket.socket, message_seconds: float) -> None:
+    """Serves until SIGTERM or Ctrl-C; then answers what was taken in, and returns.
+
+    Args:
+        app: the application.
+        service: whose it is.
+        listener: as `open_socket` gives it.
+        message_seconds: in which a request must have arrived, from its first byte or the connection on.
+    """
+
+    class Protocol(_TimedProtocol):
+        seconds = message_seconds
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    settings = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn handles them, and raises them once more at its end
+        signal.signal(number, lambda number, frame: None)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _Server(settings, service).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells its address, and ends in two steps, so that no caller's next request meets a connection just closed."""
+
+    def __init__(self, settings: uvicorn.Config, service: Service):
+        super().__init__(settings)
+        self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            print(f"serving {self._service.description.variant} at {address_of(listener)}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.closing = True
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(DRAIN_SECONDS)
+        await super().shutdown(sockets)
+
+
+class _TimedProtocol(HttpToolsProtocol):
+    """Closes connections whose request does not arrive in time; uvicorn would wait for its rest for ever."""
+
+    seconds: float
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self._start_timer()
+
+    def on_message_begin(self):
+        super().on_message_begin()
+        self._start_timer()
+
+    def on_message_complete(self):
+        self._stop_timer()
+        super().on_message_complete()
+
+    def connection_lost(self, exc):
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

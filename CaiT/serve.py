@@ -1,0 +1,72 @@
+"""Serve an exported bundle over HTTP: a page to look at images with, and an interface for programs.
+
+    python CaiT/serve.py                                          # bundle in CaiT/infer, http://127.0.0.1:8000/
+    CAIT_TOKEN=secret python CaiT/serve.py --model_dir=output/my_run/inference --host=0.0.0.0 --port=8080
+
+Ctrl-C or SIGTERM ends it once the requests that it has taken in are answered. docs/serve.md tells how to ask it.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+
+from cait.errors import ArgumentParser, UsageError, boolean, positive, run_command, seconds, token
+
+MB = 1_000_000
+
+
+def _arguments() -> argparse.Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).with_name("infer").resolve())
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of this machine")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one")
+    secret = "that is asked for; as CAIT_TOKEN in the environment it does not show among the processes"
+    parser.add_argument("--token", type=token, default=os.environ.get("CAIT_TOKEN"), help=secret)
+    parser.add_argument("--max-batch", type=positive, default=8, help="images a call of the predictor")
+    parser.add_argument("--max-wait", type=seconds, default=0.002, help="seconds that an image waits for others")
+    parser.add_argument("--max-queue", type=positive, default=128, help="images at a time; more get status 503")
+    parser.add_argument("--max-images", type=positive, default=16, help="in a request")
+    parser.add_argument("--max-upload", type=positive, default=32, help="megabytes of a request")
+    parser.add_argument("--max-pixels", type=positive, help="of an image; default: as infer.py")
+    parser.add_argument("--read-timeout", type=seconds, default=30.0, help="seconds for a request to arrive")
+    parser.add_argument("--timeout", type=seconds, default=30.0, help="seconds for its answer after that")
+    parser.add_argument("--top-k", "--top_k", type=positive, default=5, help="classes, where a request does not say")
+    on = {"type": boolean, "nargs": "?", "const": True}
+    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
+    parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
+    parser.add_argument("--cpu_threads", type=positive, default=os.cpu_count() or 1)
+    parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
+    args = parser.parse_args()
+    if args.max_images > args.max_queue:
+        raise UsageError("--max-queue must have room for the images of one request, --max-images")
+    return args
+
+
+def main() -> None:
+    args = _arguments()
+    from cait.deploy import classify, server, server_run  # after the flags are checked: Paddle takes seconds
+    from cait.deploy.inference_engine import Engine
+    from cait.deploy.predictor import Predictor
+    from cait.deploy.service import FORMATS, Service
+    from cait.deploy.service_metrics import ServiceMetrics
+    from cait.device import has_gpu
+
+    listener = server_run.open_socket(args.host, args.port)
+    if not args.token and not server_run.is_loopback(listener):
+        print("warning: whoever reaches this address can use the service; --token protects it", file=sys.stderr)
+    use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
+    how = {"max_batch_size": args.max_batch, "fused": not args.no_fused_ops}
+    predictor = Predictor(args.model_dir, Engine(use_gpu, True, args.cpu_threads, args.precision, **how))
+    print(predictor.program, file=sys.stderr)
+    read = classify.Reader(predictor.description, args.exif, args.max_pixels or classify.MAX_PIXELS, FORMATS)
+    metrics = ServiceMetrics(predictor.description)
+    service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue)
+    limits = (args.max_upload * MB, args.max_images, args.read_timeout, args.timeout, args.top_k, args.token)
+    app = server.create_app(service, server.Settings(*limits), args.exif)
+    server_run.run(app, service, listener, args.read_timeout)
+
+
+if __name__ == "__main__":
+    run_command(main)
