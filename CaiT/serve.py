@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 
-from cait.errors import ArgumentParser, UsageError, boolean, positive, run_command, seconds, token
+from cait.errors import ArgumentParser, UsageError, boolean, port, positive, run_command, seconds, token
 
 MB = 1_000_000
 
@@ -20,7 +20,7 @@ def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).with_name("infer").resolve())
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of this machine")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one")
+    parser.add_argument("--port", type=port, default=8000, help="0: any free one")
     secret = "that is asked for; as CAIT_TOKEN in the environment it does not show among the processes"
     parser.add_argument("--token", type=token, default=os.environ.get("CAIT_TOKEN"), help=secret)
     parser.add_argument("--max-batch", type=positive, default=8, help="images a call of the predictor")

@@ -134,6 +134,16 @@ def demo_run(all_digits, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def demo_bundle(demo_run, tmp_path_factory):
+    """Its bundle, with class attention."""
+    folder = tmp_path_factory.mktemp("demo_bundle")
+    words = [f"-cfg={demo_run / 'config.yaml'}", f"--model_path={demo_run / 'latest'}", "--with-attention"]
+    result = run_python(str(ROOT / "CaiT" / "export_model.py"), *words, f"--save-inference-dir={folder}")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
 @pytest.fixture
 def timm():
     """timm, for comparisons with it; skips the test where it cannot be imported."""

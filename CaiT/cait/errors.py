@@ -53,6 +53,13 @@ def results_file(text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
+def port(text: str) -> int:
+    """An argument that is a port of TCP; 0 is any free one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a port from 0 to 65535")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """An argument that is a time from 0 to an hour."""
     try:

@@ -94,7 +94,7 @@ class Reader:
         except CaitError:
             raise
         except UnidentifiedImageError as error:  # which knows an open file by its address in memory
-            raise CaitError(unreadable(name, ValueError("cannot identify the image file"))) from error
+            raise CaitError(unreadable(name, ValueError("cannot identify image file"))) from error
         except (*IMAGE_ERRORS, MemoryError) as error:
             raise CaitError(unreadable(name, error)) from error
         return (pixels.astype("float32") * self.scale + self.shift).transpose(2, 0, 1)

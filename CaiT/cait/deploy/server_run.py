@@ -4,6 +4,7 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
@@ -33,7 +34,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
     except OSError as error:
         hint = "; --port=0 takes any free one" if error.errno == errno.EADDRINUSE else ""
-        raise CaitError(f"{host}:{port}: cannot listen there ({error.strerror}){hint}") from error
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+        raise CaitError(f"{host}:{port}: cannot listen there ({reason}){hint}") from error
 
 
 def address_of(listener: socket.socket) -> str:
@@ -48,19 +50,26 @@ def is_loopback(listener: socket.socket) -> bool:
 
 
 def run(app: FastAPI, service: Service, listener: socket.socket, message_seconds: float) -> None:
-    """Serves until SIGTERM or Ctrl-C; then answers what was taken in, and returns.
+    """Serves until SIGTERM or Ctrl-C; then answers what was taken in, and returns. The arguments: see `make_server`."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn handles them, and raises them once more at its end
+        signal.signal(number, lambda number, frame: None)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    make_server(app, service, message_seconds).run([listener])
+
+
+def make_server(app: FastAPI, service: Service, message_seconds: float) -> uvicorn.Server:
+    """A server whose `run([listener])` serves until its `should_exit` is set.
 
     Args:
         app: the application.
         service: whose it is.
-        listener: as `open_socket` gives it.
         message_seconds: in which a request must have arrived, from its first byte or the connection on.
     """
 
     class Protocol(_TimedProtocol):
         seconds = message_seconds
 
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     settings = uvicorn.Config(
         app,
         http=Protocol,
@@ -75,10 +84,7 @@ def run(app: FastAPI, service: Service, listener: socket.socket, message_seconds
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn handles them, and raises them once more at its end
-        signal.signal(number, lambda number, frame: None)
-    sys.setswitchinterval(SWITCH_SECONDS)
-    _Server(settings, service).run([listener])
+    return _Server(settings, service)
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,136 @@
+"""Services to test: in this process with a predictor that obeys, or as users start them."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.parse
+
+import numpy as np
+
+from cait.deploy import server, server_run
+from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
+from cait.deploy.classify import Reader
+from cait.deploy.service import FORMATS, Service
+from cait.deploy.service_metrics import ServiceMetrics
+from conftest import ROOT
+from serve_load import form
+
+SCRIPT = str(ROOT / "CaiT" / "serve.py")
+DESCRIPTION = Description(
+    variant="fake", image_size=[8, 8], crop_pct=1.0, interpolation="bicubic", patch_size=4, channels=1, mean=[0.5],
+    std=[0.5], class_names=["dark", "bright", "neither"], weights="0" * 64, versions={}, precision="fp32",
+    outputs=[LOGITS, CLASS_ATTENTION], files={}, self_test_seed=0, self_test_logits=[0.0, 0.0, 0.0],
+)  # fmt: skip
+
+
+class FakePredictor:
+    """Tells bright from dark images; holds what it is given until it is let go, or fails with `error`."""
+
+    description = DESCRIPTION
+
+    def __init__(self):
+        self.go_on, self.entered, self.error, self.sizes = threading.Event(), threading.Event(), None, []
+        self.go_on.set()
+
+    def outputs(self, images, names=None):
+        self.entered.set()
+        assert self.go_on.wait(30)
+        if self.error:
+            raise self.error
+        self.sizes.append(len(images))
+        mean = images.mean(axis=(1, 2, 3))
+        logits = np.stack([-mean, mean, -3 + 0 * mean], axis=1)
+        return {LOGITS: logits, CLASS_ATTENTION: np.full((len(images), 2, 3, 5), 0.2, "float32")}
+
+
+SETTINGS = {"max_upload_bytes": 100_000, "max_images": 4, "read_seconds": 10.0, "answer_seconds": 10.0, "top_k": 2}
+
+
+@contextlib.contextmanager
+def served(max_batch=2, max_queue=8, message_seconds=10.0, **settings):
+    """A service in this process: its address, its predictor, the service and the server."""
+    predictor = FakePredictor()
+    metrics = ServiceMetrics(DESCRIPTION)
+    service = Service(predictor, Reader(DESCRIPTION, True, 10_000, FORMATS), metrics, max_batch, 0.0, max_queue)
+    app = server.create_app(service, server.Settings(**SETTINGS | settings), exif=True)
+    listener = server_run.open_socket("127.0.0.1", 0)
+    address = server_run.address_of(listener)
+    running = server_run.make_server(app, service, message_seconds)
+    thread = threading.Thread(target=running.run, args=([listener],))
+    thread.start()
+    try:
+        assert ask(address, "/health")[0] == 200  # it listens before it is ready
+        predictor.entered.clear()
+        yield address, predictor, service, running
+    finally:
+        predictor.go_on.set()
+        running.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def command(bundle, *flags, **variables):
+    """`serve.py` on a free port: its address and its process, which is ended at the end with exit code 0."""
+    words = [sys.executable, SCRIPT, f"--model_dir={bundle}", "--port=0", *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "CAIT_TOKEN"} | variables
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            line = process.stdout.readline()
+            found = re.search(r"http://\S+", line)
+            assert found, line + process.stderr.read()
+            yield found[0], process
+        finally:
+            process.terminate()
+            _, process.errors = process.communicate(timeout=60)
+    assert process.returncode == 0, process.errors
+
+
+def ask(address, path, method="GET", body=None, headers=None, timeout=30):
+    """(status, headers, body) of a request of its own connection."""
+    where = urllib.parse.urlsplit(address)
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=timeout)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+def ask_about(address, *files, headers=None, **fields):
+    """(status, headers, answer) about images, (name, bytes) each, sent as a form."""
+    body, content_type = form(files, **fields)
+    status, head, text = ask(address, "/predict", "POST", body, {"Content-Type": content_type, **(headers or {})})
+    return status, head, json.loads(text)
+
+
+@contextlib.contextmanager
+def connected(address):
+    """A bare connection."""
+    where = urllib.parse.urlsplit(address)
+    with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
+        yield connection
+
+
+def received(connection):
+    """All that comes until the other side closes."""
+    chunks = []
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def counted(address, name, **labels):
+    """The value of a metric."""
+    text = ask(address, "/metrics")[2].decode()
+    wanted = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    found = re.search(rf"^{name}{re.escape('{' + wanted + '}') if wanted else ''} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else None
