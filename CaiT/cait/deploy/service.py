@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from cait.deploy.batcher import Batcher, Job, deliver
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS
@@ -82,9 +83,10 @@ class Service:
         return self.images_inside >= self.max_queue
 
     def start(self) -> None:
-        """Runs the smallest and the largest batch, whose kernels are then chosen, and starts the threads."""
+        """Starts the threads, once all is loaded that the first images would otherwise wait for."""
+        Image.init()  # Pillow's readers
         image = self.description.self_test_input()
-        for size in {1, self._max_batch}:
+        for size in {1, self._max_batch}:  # kernels are chosen by shape
             self._predictor.outputs(np.repeat(image, size, axis=0))
         self._batcher.start()
 

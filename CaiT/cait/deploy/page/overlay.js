@@ -58,7 +58,7 @@ export function strongest(map) {
 
 // Draws the picture, in grey under the colours of the map. Patches are not smoothed: the model has no finer ones.
 export function draw(canvas, picture, map, opacity) {
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // pixels are put, nothing is for a GPU to do
   const { width, height, data } = picture;
   [canvas.width, canvas.height] = [width, height];
   const largest = strongest(map).value || 1;
