@@ -134,3 +134,8 @@ def counted(address, name, **labels):
     wanted = ",".join(f'{key}="{value}"' for key, value in labels.items())
     found = re.search(rf"^{name}{re.escape('{' + wanted + '}') if wanted else ''} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else None
+
+
+def resident_mb(address):
+    """The memory of the service's process."""
+    return counted(address, "process_resident_memory_bytes") / 1e6

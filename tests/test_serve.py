@@ -24,7 +24,7 @@ from cait.deploy.predictor import Predictor
 from cait.results import read_results
 from conftest import ROOT, run_python
 from serve_load import form, post
-from serving import SCRIPT, ask, ask_about, command, counted
+from serving import SCRIPT, ask, ask_about, command, counted, resident_mb
 
 INFER = str(ROOT / "CaiT" / "infer.py")
 
@@ -141,10 +141,6 @@ def bad_requests(rng):
         yield text.encode(), "application/json"
 
 
-def memory(address):
-    return counted(address, "process_resident_memory_bytes") / 1e6
-
-
 def test_a_thousand_bad_uploads(service):
     rng = np.random.default_rng(0)
     statuses = []
@@ -155,8 +151,8 @@ def test_a_thousand_bad_uploads(service):
             assert status in (400, 415, 422), (status, body, text)
             assert isinstance(json.loads(text)["detail"], str)
             statuses.append(status)
-        memory_before = memory_before or memory(service)  # after the first of each kind
-    assert memory(service) - memory_before < 20
+        memory_before = memory_before or resident_mb(service)  # after the first of each kind
+    assert resident_mb(service) - memory_before < 20
     assert json.loads(ask(service, "/health")[2]) == {"status": "ok"}
     assert counted(service, "cait_queue_images") == 0
 

@@ -59,6 +59,9 @@ def form_body(count=1, **fields):
 
 ONE = [encoded(b"x")]
 DEEP = b'{"images": ' + b"[" * 100_000
+TWICE = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n1\r\n' * 2 + f"--{BOUNDARY}--\r\n"
+).encode()
 LOST_END = form([("a.png", b"x")])[0][:-10]
 
 
@@ -72,12 +75,13 @@ LOST_END = form([("a.png", b"x")])[0][:-10]
         (f"multipart/form-data; boundary={BOUNDARY}", LOST_END, 400, "ends before its last boundary"),
         (f"multipart/form-data; boundary={BOUNDARY}", b"", 400, "ends before its last boundary"),
         (*form_body(0), 422, "holds no image"),
-        (*form_body(4), 422, "more than 3 images"),
+        (*form_body(4), 422, "more than the 3 images that are allowed"),
         (*form_body(image="x"), 422, "unknown field 'image'; the fields are images, top_k, attention"),
         (*form_body(top_k="0"), 422, "top_k must be a whole number from 1, not 0"),
         (*form_body(top_k="-1"), 422, "not '-1'"),
         (*form_body(top_k="many"), 422, "not 'many'"),
         (*form_body(top_k="1" * 101), 422, "top_k has 101 bytes"),
+        (f"multipart/form-data; boundary={BOUNDARY}", TWICE, 422, "top_k is given twice"),
         (*form_body(attention="maybe"), 422, "attention must be true or false, not 'maybe'"),
         ("application/json", b"{", 400, "the JSON cannot be read"),
         ("application/json", b"\xff", 400, "the JSON cannot be read"),
@@ -86,6 +90,12 @@ LOST_END = form([("a.png", b"x")])[0][:-10]
         (*json_body(images="x"), 422, "must be an object such as"),
         (*json_body(images=[]), 422, "holds no image"),
         (*json_body(images=ONE * 4), 422, "holds 4 images, and 3 are allowed"),
+        (
+            "application/json",
+            b'{"images": [' + b"[]," * 10_000 + b"[]]}",
+            422,
+            "more than the 3 images that are allowed",
+        ),
         (*json_body(images=[7]), 422, "image 1: must be a string of base64"),
         (*json_body(images=[*ONE, "?"]), 422, "image 2: is no base64"),
         (*json_body(images=["ä"]), 422, "image 1: is no base64"),

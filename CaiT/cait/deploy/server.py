@@ -28,6 +28,7 @@ SWAGGER = pathlib.Path(fastapi_offline.__file__).with_name(
 )  # Swagger UI's files, which FastAPI leaves to a CDN
 RETRY_AFTER_SECONDS = 1
 BODIES_AT_A_TIME = 8  # of the largest size: what all requests together hold in memory
+PARSED_AT_ONCE_BYTES = 100_000
 PROTECTED = ("/predict", "/metrics")  # by the token
 CLIENT_IS_GONE = 499  # nobody gets to see it but the counters
 
@@ -202,7 +203,9 @@ class _Predict:
             sentence = f"the body of the request did not arrive within {settings.read_seconds:g} seconds"
             raise UploadError(408, sentence) from error
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        wanted = parse_request(request.headers.get("content-type", ""), body, self._limits, settings.top_k)
+        parts = (request.headers.get("content-type", ""), body, self._limits, settings.top_k)
+        small = len(body) <= PARSED_AT_ONCE_BYTES  # a thread would cost more than it spares the others
+        wanted = parse_request(*parts) if small else await asyncio.to_thread(parse_request, *parts)
         try:
             results = await asyncio.wait_for(self._service.answer(wanted), settings.answer_seconds)
         except asyncio.TimeoutError as error:

@@ -76,7 +76,7 @@ def parse_request(content_type: str, body: bytes, limits: Limits, default_top_k:
             raise UploadError(400, "the Content-Type multipart/form-data names no boundary")
         values = _multipart(options[b"boundary"], body, limits.max_images)
     elif kind == b"application/json":
-        values = _json(body)
+        values = _json(body, limits.max_images)
     else:
         raise UploadError(
             415,
@@ -141,13 +141,15 @@ class _Parts:
         data = b"".join(self._chunks)
         if field == "images":
             if len(self.images) == self._max_images:
-                raise UploadError(422, f"the request holds more than {self._max_images} images, which are allowed")
+                raise UploadError(422, f"the request holds more than the {self._max_images} images that are allowed")
             name = options.get(b"filename", b"").decode("utf-8", "replace")
             self.images.append(Upload(name or f"image {len(self.images) + 1}", data))
         elif field not in FIELDS:
             raise UploadError(422, f"unknown field {field!r}; {ONE_OF}")
         elif len(data) > MAX_TEXT_BYTES:
             raise UploadError(422, f"{field} has {len(data)} bytes, which is no value for it")
+        elif field in self.texts:
+            raise UploadError(422, f"{field} is given twice")
         else:
             self.texts[field] = data.decode("utf-8", "replace").strip()
 
@@ -169,7 +171,11 @@ def _multipart(boundary: bytes, body: bytes, max_images: int) -> dict[str, Any]:
     return values
 
 
-def _json(body: bytes) -> dict[str, Any]:
+def _json(body: bytes, max_images: int) -> dict[str, Any]:
+    if body.count(b",") > 2 * max_images + len(
+        FIELDS
+    ):  # millions of small things take many times their bytes in memory
+        raise UploadError(422, f"the request holds more than the {max_images} images that are allowed")
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -48,10 +48,10 @@ export const WORDS = {
     layer: "层", head: "注意力头", opacity: "叠加强度", mean: "全部平均",
     layerOf: (layer, count) => `第 ${layer} 层，共 ${count} 层`,
     headOf: (head, count) => `第 ${head} 个，共 ${count} 个`,
-    own: (share) => `类别标记自身占 ${share}，其余由各图块分得。颜色从 0 到最大值。`,
+    own: (share) => `类别 token 自身占 ${share}，其余由各图像块分得。颜色从 0 到最大值。`,
     seen: "看到的画面", looks: "关注的位置",
     canvas: (name, layer, head, row, column) =>
-      `${name}：第 ${layer} 层类别注意力，注意力头：${head}；最强的图块在第 ${row} 行第 ${column} 列`,
+      `${name}：第 ${layer} 层类别注意力，注意力头：${head}；最强的图像块在第 ${row} 行第 ${column} 列`,
     plain: (name) => `${name}：模型看到的画面`,
     noAttention: "该模型导出时未包含注意力（export_model.py --with-attention 可以加上）。",
     time: (ms) => `服务用时 ${ms} 毫秒`,
