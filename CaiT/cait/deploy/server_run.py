@@ -20,7 +20,6 @@ MAX_CONNECTIONS = 512
 KEEP_ALIVE_SECONDS = 15
 DRAIN_SECONDS = 0.5  # in which callers that keep their connections learn from an answer that it was the last
 STOP_SECONDS = 30  # for what was taken in before
-SWITCH_SECONDS = 0.0005  # a thread with a batch to compute shall not wait 5 ms for the interpreter
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -54,7 +53,6 @@ def run(app: FastAPI, service: Service, listener: socket.socket, message_seconds
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn handles them, and raises them once more at its end
         signal.signal(number, lambda number, frame: None)
-    sys.setswitchinterval(SWITCH_SECONDS)
     make_server(app, service, message_seconds).run([listener])
 
 
