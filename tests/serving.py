@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.parse
 
@@ -80,15 +81,21 @@ def command(bundle, *flags, **variables):
     """`serve.py` on a free port: its address and its process, which is ended at the end with exit code 0."""
     words = [sys.executable, SCRIPT, f"--model_dir={bundle}", "--port=0", *flags]
     environment = {name: value for name, value in os.environ.items() if name != "CAIT_TOKEN"} | variables
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with (
+        tempfile.TemporaryFile("w+") as errors,  # no pipe: nobody reads it meanwhile
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
+    ):
         try:
             line = process.stdout.readline()
             found = re.search(r"http://\S+", line)
-            assert found, line + process.stderr.read()
-            yield found[0], process
+            if found:
+                yield found[0], process
         finally:
             process.terminate()
-            _, process.errors = process.communicate(timeout=60)
+            process.wait(60)
+            errors.seek(0)
+            process.errors = errors.read()
+        assert found, line + process.errors
     assert process.returncode == 0, process.errors
 
 

@@ -51,6 +51,7 @@ def is_loopback(listener: socket.socket) -> bool:
 def run(app: FastAPI, service: Service, listener: socket.socket, message_seconds: float) -> None:
     """Serves until SIGTERM or Ctrl-C; then answers what was taken in, and returns. The arguments: see `make_server`."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # callers shall not fill the log with odd forms
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn handles them, and raises them once more at its end
         signal.signal(number, lambda number, frame: None)
     make_server(app, service, message_seconds).run([listener])

@@ -71,6 +71,7 @@ def parse_request(content_type: str, body: bytes, limits: Limits, default_top_k:
         UploadError: it is neither, damaged, or asks for what there is not.
     """
     kind, options = parse_options_header(content_type)
+    kind = kind.lower()  # not every version of the parser does
     if kind == b"multipart/form-data":
         if not options.get(b"boundary"):
             raise UploadError(400, "the Content-Type multipart/form-data names no boundary")
