@@ -63,6 +63,7 @@ def main() -> None:
     read = classify.Reader(predictor.description, args.exif, args.max_pixels or classify.MAX_PIXELS, FORMATS)
     metrics = ServiceMetrics(predictor.description)
     service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue)
+    service.warm_up()
     limits = (args.max_upload * MB, args.max_images, args.read_timeout, args.timeout, args.top_k, args.token)
     app = server.create_app(service, server.Settings(*limits), args.exif)
     server_run.run(app, service, listener, args.read_timeout)

@@ -136,7 +136,16 @@ def test_an_answer_that_is_not_ready_in_time():
         assert service.images_inside == 0
         predictor.go_on.set()
         assert ask_about(address, BRIGHT)[0] == 200
-        assert len(predictor.sizes) == 1 + 1 + 1  # warming up, the first, and the last: nobody waited for the others
+        assert len(predictor.sizes) == 2  # the first and the last: nobody waited for the others any more
+
+
+def test_a_batch_that_does_not_fit_is_told_before_the_start():
+    with served(max_batch=3) as (*_, predictor, service, _):
+        service.warm_up()
+        assert predictor.sizes == [1, 3]
+        predictor.error = RuntimeError("Traceback\n  ...\nResourceExhaustedError: Out of memory")
+        with pytest.raises(CaitError, match=r"a batch of 1 images cannot .* Out of memory\); lower --max-batch"):
+            service.warm_up()
 
 
 def test_a_failing_predictor_is_told_and_the_service_goes_on(caplog):

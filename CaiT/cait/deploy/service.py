@@ -82,12 +82,25 @@ class Service:
     def is_full(self) -> bool:
         return self.images_inside >= self.max_queue
 
-    def start(self) -> None:
-        """Starts the threads, once all is loaded that the first images would otherwise wait for."""
+    def warm_up(self) -> None:
+        """Loads all that the first images would otherwise wait for.
+
+        Raises:
+            CaitError: there is not the memory for the largest batch.
+        """
         Image.init()  # Pillow's readers
         image = self.description.self_test_input()
-        for size in {1, self._max_batch}:  # kernels are chosen by shape
-            self._predictor.outputs(np.repeat(image, size, axis=0))
+        for size in (1, self._max_batch):  # kernels are chosen by shape
+            try:
+                self._predictor.outputs(np.repeat(image, size, axis=0))
+            except Exception as error:  # Paddle raises almost anything
+                reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+                raise CaitError(
+                    f"a batch of {size} images cannot be computed ({reason[0]}); lower --max-batch"
+                ) from error
+
+    def start(self) -> None:
+        """Starts the threads; from then on the predictor is theirs."""
         self._batcher.start()
 
     def stop(self) -> None:
