@@ -39,7 +39,7 @@ $(DEMO):
 	$(MAKE) demo
 
 serve: install $(DEMO)
-	$(BIN)/python CaiT/serve.py --model_dir="$$(sed -n 's/^ *"run": "\(.*\)",$$/\1/p' $(DEMO))/inference" $(SERVE)
+	exec $(BIN)/python CaiT/serve.py --model_dir="$$(sed -n 's/^ *"run": "\(.*\)",$$/\1/p' $(DEMO))/inference" $(SERVE)
 
 test: install
 	$(BIN)/python -m pytest -m "$(TESTS)"
