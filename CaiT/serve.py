@@ -41,6 +41,8 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.max_images > args.max_queue:
         raise UsageError("--max-queue must have room for the images of one request, --max-images")
+    if not args.read_timeout or not args.timeout:
+        raise UsageError("--read-timeout and --timeout must be longer than 0 seconds")
     return args
 
 

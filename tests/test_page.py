@@ -33,7 +33,7 @@ ARROW_LEFT, ARROW_RIGHT, HOME, TAB = "\ue012", "\ue014", "\ue011", "\ue004"  # W
 SECONDS = 30  # for the page to show something
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)  # before the fixtures that train the demo
 def _chromium():
     if CHROMIUM and DRIVER:
         return

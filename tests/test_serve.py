@@ -200,6 +200,7 @@ def test_a_token_in_the_environment_and_an_open_door(full_bundle, images):
     [
         (["--max-batch=0"], 2, "argument --max-batch: '0' must be a whole number from 1"),
         (["--timeout=-1"], 2, "argument --timeout: '-1' must be seconds, from 0 to 3600"),
+        (["--read-timeout=0"], 2, "--read-timeout and --timeout must be longer than 0 seconds"),
         (["--token="], 2, "argument --token: must be printable ASCII without blanks, and not empty"),
         (["--max-images=9", "--max-queue=8"], 2, "--max-queue must have room for the images of one request"),
         (["--port=99999"], 2, "argument --port: '99999' must be a port from 0 to 65535"),
