@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import logging
@@ -181,6 +182,21 @@ def test_slow_callers_are_cut_off_and_keep_nobody_waiting():
             for each in waiting:
                 each.__exit__(None, None, None)
         assert ask_about(address, DARK)[0] == 200
+
+
+def test_a_head_without_an_end_is_cut_off(plain):
+    started = time.monotonic()
+    with connected(plain) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(b"x" * 100_000)
+        assert received(connection) == b"" and time.monotonic() - started < 5
+    with connected(plain) as connection:  # a long one that ends
+        connection.sendall(
+            b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: " + b"x" * 60_000 + b"\r\n\r\n"
+        )
+        assert received(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_connection_is_kept_for_many_requests_in_time():

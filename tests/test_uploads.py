@@ -111,6 +111,15 @@ def test_what_cannot_be_answered_is_told_in_a_sentence(content_type, body, statu
     assert caught.value.status == status and words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_answers_are_no_longer_than_they_need_be():
+    for content_type, body in (json_body(images=ONE, **{"k" * 10_000: 1}), json_body(images=ONE, top_k="1" * 10_000)):
+        with pytest.raises(UploadError) as caught:
+            parse(content_type, body)
+        assert len(str(caught.value)) < 120
+    body, content_type = form([("n" * 3000, b"x")])
+    assert parse(content_type, body).images == [Upload("n" * 255, b"x")]
+
+
 def test_attention_is_there_only_if_it_was_exported():
     content_type, body = form_body(attention="true")
     with pytest.raises(UploadError, match="export_model.py --with-attention adds it"):

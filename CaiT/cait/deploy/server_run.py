@@ -17,6 +17,7 @@ from cait.deploy.service import Service
 from cait.errors import CaitError
 
 MAX_CONNECTIONS = 512
+MAX_HEAD_BYTES = 1 << 19  # of what comes before a body; more than any caller needs
 KEEP_ALIVE_SECONDS = 15
 DRAIN_SECONDS = 0.5  # in which callers that keep their connections learn from an answer that it was the last
 STOP_SECONDS = 30  # for what was taken in before
@@ -66,7 +67,7 @@ def make_server(app: FastAPI, service: Service, message_seconds: float) -> uvico
         message_seconds: in which a request must have arrived, from its first byte or the connection on.
     """
 
-    class Protocol(_TimedProtocol):
+    class Protocol(_BoundedProtocol):
         seconds = message_seconds
 
     settings = uvicorn.Config(
@@ -106,19 +107,31 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class _TimedProtocol(HttpToolsProtocol):
-    """Closes connections whose request does not arrive in time; uvicorn would wait for its rest for ever."""
+class _BoundedProtocol(HttpToolsProtocol):
+    """Closes connections whose request does not arrive in time, or never ends its head; uvicorn lets both go on."""
 
     seconds: float
     _timer: asyncio.TimerHandle | None = None
+    _in_head, _head_bytes = True, 0
 
     def connection_made(self, transport):
         super().connection_made(transport)
         self._start_timer()
 
+    def data_received(self, data):
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.transport.abort()
+
     def on_message_begin(self):
         super().on_message_begin()
+        self._in_head = True
         self._start_timer()
+
+    def on_headers_complete(self):
+        self._in_head = False
+        super().on_headers_complete()
 
     def on_message_complete(self):
         self._stop_timer()

@@ -4,6 +4,7 @@ import base64
 import binascii
 import dataclasses
 import json
+from reprlib import repr as shown  # cut where it is long
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -14,6 +15,7 @@ from cait.errors import CaitError
 FIELDS = ("images", "top_k", "attention")
 ONE_OF = "the fields are " + ", ".join(FIELDS)
 MAX_TEXT_BYTES = 100  # of a field that is no image
+MAX_NAME = 255  # characters of a file's name that come back
 
 
 class UploadError(CaitError):
@@ -93,9 +95,9 @@ def _checked(values: dict[str, Any], limits: Limits, default_top_k: int) -> Requ
     if len(images) > limits.max_images:
         raise UploadError(422, f"the request holds {len(images)} images, and {limits.max_images} are allowed")
     if type(top_k) is not int or not 1 <= top_k:
-        raise UploadError(422, f"top_k must be a whole number from 1, not {top_k!r}")
+        raise UploadError(422, f"top_k must be a whole number from 1, not {shown(top_k)}")
     if type(attention) is not bool:
-        raise UploadError(422, f"attention must be true or false, not {attention!r}")
+        raise UploadError(422, f"attention must be true or false, not {shown(attention)}")
     if attention and not limits.has_attention:
         raise UploadError(
             422, "this bundle was exported without its attention; export_model.py --with-attention adds it"
@@ -143,10 +145,10 @@ class _Parts:
         if field == "images":
             if len(self.images) == self._max_images:
                 raise UploadError(422, f"the request holds more than the {self._max_images} images that are allowed")
-            name = options.get(b"filename", b"").decode("utf-8", "replace")
+            name = options.get(b"filename", b"").decode("utf-8", "replace")[:MAX_NAME]
             self.images.append(Upload(name or f"image {len(self.images) + 1}", data))
         elif field not in FIELDS:
-            raise UploadError(422, f"unknown field {field!r}; {ONE_OF}")
+            raise UploadError(422, f"unknown field {shown(field)}; {ONE_OF}")
         elif len(data) > MAX_TEXT_BYTES:
             raise UploadError(422, f"{field} has {len(data)} bytes, which is no value for it")
         elif field in self.texts:
@@ -173,9 +175,8 @@ def _multipart(boundary: bytes, body: bytes, max_images: int) -> dict[str, Any]:
 
 
 def _json(body: bytes, max_images: int) -> dict[str, Any]:
-    if body.count(b",") > 2 * max_images + len(
-        FIELDS
-    ):  # millions of small things take many times their bytes in memory
+    # Millions of small things, which only commas part, take many times their bytes in memory.
+    if body.count(b",") > 2 * max_images + len(FIELDS):
         raise UploadError(422, f"the request holds more than the {max_images} images that are allowed")
     try:
         values = json.loads(body)
@@ -185,7 +186,7 @@ def _json(body: bytes, max_images: int) -> dict[str, Any]:
         raise UploadError(422, 'the JSON must be an object such as {"images": ["<base64>"], "top_k": 5}')
     for name in values:
         if name not in FIELDS:
-            raise UploadError(422, f"unknown field {name!r}; {ONE_OF}")
+            raise UploadError(422, f"unknown field {shown(name)}; {ONE_OF}")
     return values | {"images": [_decoded(text, number) for number, text in enumerate(values["images"], 1)]}
 
 
