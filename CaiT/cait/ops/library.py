@@ -1,34 +1,26 @@
-"""Builds the operators where a compiler is, once for each version of PaddlePaddle and of their source, and loads them.
-
-The library is kept in `$XDG_CACHE_HOME/cait` (`~/.cache/cait`), in a folder named after what it was built from.
-"""
+"""Builds the operators where a compiler is, once for each version of PaddlePaddle and of their source; loads them."""
 
 import contextlib
 import ctypes
-import fcntl
 import functools
-import hashlib
 import importlib.util
 import os
 import pathlib
-import platform
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
 import paddle
 
-from cait.files import replacing, write_text
+from cait.compiled import CannotBuild, build_once, cache_folder, key_of
 
 NAME = "cait_ops"
 SOURCE_FOLDER = pathlib.Path(__file__).resolve().parent
 COMPILER_FLAGS = ["-O3", "-std=c++17", "-fopenmp"]
 # Paddle's own OpenMP: with a second one in the process, the threads of both compete for the cores.
 LINKER_FLAGS = ["-l:libiomp5.so"]
-LIBRARY, WRAPPERS, FAILURE = f"{NAME}.so", f"{NAME}.py", "build.log"
+LIBRARY, WRAPPERS = f"{NAME}.so", f"{NAME}.py"
+NOTICE = "building the fused operators, once: about half a minute"
 
 
 class OperatorsUnavailable(Exception):
@@ -38,18 +30,14 @@ class OperatorsUnavailable(Exception):
 @functools.cache
 def _key() -> str:
     """Of this version of PaddlePaddle, this source and this kind of processor."""
-    key = hashlib.sha256()
-    for text in (paddle.__version__, paddle.version.commit, platform.machine(), *COMPILER_FLAGS, *LINKER_FLAGS):
-        key.update(text.encode())
-    for path in sorted(SOURCE_FOLDER.glob("*.cc")) + sorted(SOURCE_FOLDER.glob("*.h")):
-        key.update(path.read_bytes())
-    return key.hexdigest()[:16]
+    sources = sorted(SOURCE_FOLDER.glob("*.cc")) + sorted(SOURCE_FOLDER.glob("*.h"))
+    versions = (paddle.__version__, paddle.version.commit, *COMPILER_FLAGS, *LINKER_FLAGS)
+    return key_of([*versions, *(path.read_bytes() for path in sources)])
 
 
 def folder() -> pathlib.Path:
     """Where the library for this version of PaddlePaddle, this source and this kind of processor is kept."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return cache / "cait" / f"{NAME}-{_key()}"
+    return cache_folder(NAME, _key())
 
 
 @functools.cache
@@ -112,42 +100,9 @@ def operators() -> ModuleType:
 def _built() -> pathlib.Path:
     """The folder with the library, built now if it was not there."""
     target = folder()
-    if _whole(target):
-        return target
-    if platform.system() != "Linux":
-        raise OperatorsUnavailable("they are built on Linux only")
-    if not shutil.which("g++"):
-        raise OperatorsUnavailable("there is no compiler (g++)")
+    command = [sys.executable, "-m", "cait.ops.build", "{folder}"]
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        lock = os.open(target / "lock", os.O_CREAT | os.O_WRONLY)
-    except OSError as error:
-        raise OperatorsUnavailable(f"{target} cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
-        if not _whole(target):
-            _build(target)
-    finally:
-        os.close(lock)
+        build_once(target, [WRAPPERS, LIBRARY], command, NOTICE)
+    except CannotBuild as reason:
+        raise OperatorsUnavailable(str(reason)) from reason
     return target
-
-
-def _whole(target: pathlib.Path) -> bool:
-    return (target / LIBRARY).is_file() and (target / WRAPPERS).is_file()
-
-
-def _build(target: pathlib.Path) -> None:
-    failure = target / FAILURE
-    if failure.is_file():
-        raise OperatorsUnavailable(f"building them failed before; {failure} says why, remove it to try again")
-    print("building the fused operators, once: about half a minute", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=target) as scratch:
-        environment = os.environ | {"PYTHONPATH": str(SOURCE_FOLDER.parent.parent)}
-        command = [sys.executable, "-m", "cait.ops.build", scratch]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode:
-            write_text(failure, done.stdout)
-            raise OperatorsUnavailable(f"building them failed; {failure} says why")
-        for name in (WRAPPERS, LIBRARY):
-            with replacing(target / name) as temporary:
-                shutil.copyfile(pathlib.Path(scratch) / name, temporary)

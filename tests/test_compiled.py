@@ -1,0 +1,61 @@
+"""Libraries that are compiled on the user's machine: once, by one of several processes, or why not."""
+
+import concurrent.futures
+
+import pytest
+
+from cait import compiled
+from cait.compiled import CannotBuild, build_once, cache_folder, key_of
+from conftest import ROOT, run_python
+
+SCRIPT = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[2])
+from cait.compiled import build_once
+command = [sys.executable, "-c", "import time; time.sleep(1); open('{folder}/made', 'w').write('made')"]
+build_once(pathlib.Path(sys.argv[1]), ["made"], command, "building now")
+"""
+FAILING = ["sh", "-c", "echo no such thing; exit 1"]
+
+
+def test_the_folder_is_named_after_what_is_built(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = {cache_folder("loops", key_of(parts)) for parts in (["a"], [b"b"], ["a", "c"])}
+    assert len(folders) == 3 and all(folder.parent == tmp_path / "cait" for folder in folders)
+    assert cache_folder("loops", key_of(["a"])) in folders
+
+
+def test_of_several_processes_one_builds(tmp_path):
+    words = ["-c", SCRIPT, str(tmp_path / "new"), str(ROOT / "CaiT")]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda _: run_python(*words), range(3)))
+    assert [result.returncode for result in results] == [0, 0, 0]
+    assert sum(result.stderr.count("building now") for result in results) == 1
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"lock", "made"}
+
+
+def test_what_was_built_is_not_built_again(tmp_path, capsys):
+    (tmp_path / "made").touch()
+    build_once(tmp_path, ["made"], FAILING, "building now")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_build_that_failed_is_not_tried_again(tmp_path, capsys):
+    for message in ("building them failed; ", "building them failed before; "):
+        with pytest.raises(CannotBuild, match=message):
+            build_once(tmp_path, ["made"], FAILING, "building now")
+    assert (tmp_path / compiled.FAILURE).read_text() == "no such thing\n"
+    assert capsys.readouterr().err == "building now\n"
+
+
+def test_where_nothing_can_be_built_the_reason_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotBuild, match="cannot be written"):
+        build_once(tmp_path / "file" / "folder", ["made"], FAILING, "")
+    monkeypatch.setattr(compiled.platform, "system", lambda: "Windows")
+    with pytest.raises(CannotBuild, match="on Linux only"):
+        build_once(tmp_path, ["made"], FAILING, "")
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotBuild, match="no compiler"):
+        build_once(tmp_path, ["made"], FAILING, "")
