@@ -1,12 +1,19 @@
-"""Preprocessing against the reference's pixels."""
+"""Preprocessing against the reference's pixels, by the compiled loops and by Pillow."""
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 
+from cait.data import pixels
 from cait.data.transforms import EvalTransform, Normalize, TrainTransform
 from conftest import GOLDEN
+
+
+@pytest.fixture(autouse=True, params=["as it is", "without loops"])
+def loops(request, monkeypatch):
+    if request.param == "without loops":
+        monkeypatch.setattr(pixels, "loops_or_reason", lambda: (None, "not wanted"))
 
 
 def test_evaluation_pixels_are_those_of_the_reference():
@@ -88,7 +95,7 @@ def evaluation_is_one_resize(transform, width, height, rng):
 
 
 def test_evaluation_gives_the_pixels_of_one_resize_whatever_the_shape():
-    """Columns that the crop leaves out are not resized; nothing else may differ from Pillow's own way."""
+    """What the crop leaves out is not resized; nothing else may differ from Pillow's own way."""
     rng = np.random.default_rng(0)
     for number in range(60):
         width, height = (int(side) for side in rng.integers(20, 400, 2))

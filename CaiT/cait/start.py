@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from cait import dist
 from cait.config import save_config
+from cait.data import pixels
 from cait.data.transforms import Normalize
 from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
@@ -74,6 +75,7 @@ def open_job(config: CfgNode, folder: pathlib.Path, job: str) -> logging.Logger:
     words = [f"{name} {module.__version__}" for name, module in versions.items()]
     words += [f"python {platform.python_version()}", f"device {paddle.device.get_device()}", f"seed {config.SEED}"]
     words += [f"{dist.world_size()} processes"] if dist.world_size() > 1 else []
+    words.append(pixels.how())
     log.info(", ".join(words))
     return log
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from cait.data.pixels import transform
 from cait.errors import UsageError
 
 FULL_SEVERITY = 10.0  # the magnitude at which every operation reaches the end of its range
@@ -25,14 +26,15 @@ def _table(image: Image.Image, values: list[int]) -> Image.Image:
     return image.point(values * len(image.getbands()))
 
 
-def _affine(image: Image.Image, matrix: tuple[float, ...], fill: Fill) -> Image.Image:
-    colour = fill if image.mode == "RGB" else fill[0]
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=colour)
-
-
 def _rotate(image: Image.Image, degrees: float, fill: Fill) -> Image.Image:
-    colour = fill if image.mode == "RGB" else fill[0]
-    return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=colour)
+    """`Image.rotate` with the bicubic filter; about the centre, which its matrix leaves where it is."""
+    degrees %= 360.0
+    if degrees % 90 == 0:  # of a square image no pixel is changed
+        colour = fill if image.mode == "RGB" else fill[0]
+        return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=colour)
+    angle, x, y = -math.radians(degrees), image.width / 2, image.height / 2
+    cos, sin, other = (round(value, 15) for value in (math.cos(angle), math.sin(angle), -math.sin(angle)))
+    return transform(image, (cos, sin, cos * -x + sin * -y + x, other, cos, other * -x + cos * -y + y), fill)
 
 
 def _posterize(image: Image.Image, bits: int) -> Image.Image:
@@ -63,10 +65,10 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, Fill], Image.Image]] = {
     "ContrastIncreasing": lambda image, level, fill: _enhance(ImageEnhance.Contrast, image, level),
     "BrightnessIncreasing": lambda image, level, fill: _enhance(ImageEnhance.Brightness, image, level),
     "SharpnessIncreasing": lambda image, level, fill: _enhance(ImageEnhance.Sharpness, image, level),
-    "ShearX": lambda image, level, fill: _affine(image, (1, level * 0.3, 0, 0, 1, 0), fill),
-    "ShearY": lambda image, level, fill: _affine(image, (1, 0, 0, level * 0.3, 1, 0), fill),
-    "TranslateXRel": lambda image, level, fill: _affine(image, (1, 0, level * 0.45 * image.width, 0, 1, 0), fill),
-    "TranslateYRel": lambda image, level, fill: _affine(image, (1, 0, 0, 0, 1, level * 0.45 * image.height), fill),
+    "ShearX": lambda image, level, fill: transform(image, (1, level * 0.3, 0, 0, 1, 0), fill),
+    "ShearY": lambda image, level, fill: transform(image, (1, 0, 0, level * 0.3, 1, 0), fill),
+    "TranslateXRel": lambda image, level, fill: transform(image, (1, 0, level * 0.45 * image.width, 0, 1, 0), fill),
+    "TranslateYRel": lambda image, level, fill: transform(image, (1, 0, 0, 0, 1, level * 0.45 * image.height), fill),
 }
 
 

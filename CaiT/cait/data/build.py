@@ -10,6 +10,7 @@ from cait.data.fast import FastTrainTransform, prepare_fast_reader
 from cait.data.image_files import image_files
 from cait.data.labels import IMAGENET1K, read_class_names
 from cait.data.loader import ImageLoader
+from cait.data.pixels import loops_or_reason
 from cait.data.transforms import EvalTransform, TrainTransform
 from cait.errors import CaitError, UsageError
 
@@ -37,6 +38,7 @@ def build_loaders(config) -> Loaders:
     if needs_root and not root.exists():
         raise CaitError(f"{root}: no such data folder; -data_path=FOLDER names it")
     class_names = build_class_names(config)
+    loops_or_reason()  # which are built and loaded here, before the reading processes are started
     if config.PRED:
         return Loaders(class_names, test=_loader(config, _source(config, root, "test", class_names), skip_bad=True))
     val = None

@@ -13,22 +13,14 @@ import numpy as np
 import paddle
 from PIL import Image
 
+from cait.data.pixels import resize
+
 MAX_RESIZED_PIXELS = 100_000_000  # a strip of 1 x 100000 pixels would be resized to gigabytes
 
 
 def _as_array(image: Image.Image) -> np.ndarray:
     array = np.asarray(image)
     return array if array.ndim == 3 else array[:, :, None]
-
-
-def _rows_come_first(size: tuple[int, int], resized: tuple[int, int]) -> bool:
-    """Whether Pillow certainly resizes along the rows first: (width, height) before and after.
-
-    Pillow 13 begins with what costs less, earlier ones always with the rows. It is the rows where as many pixels weigh
-    in along both sides and the width shrinks no less than the height.
-    """
-    across, down = size[0] / resized[0], size[1] / resized[1]
-    return size[0] > size[1] and across >= down and math.ceil(2 * max(1, across)) == math.ceil(2 * max(1, down))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +49,7 @@ class EvalTransform:
         # Python's round, half to even, as torchvision's center_crop.
         left = int(round((resized[0] - width) / 2.0))
         top = int(round((resized[1] - height) / 2.0))
-        if _rows_come_first(image.size, resized):
-            # Pillow resizes rows and then columns, each to whole pixels. One by one, columns that the crop leaves out
-            # need not be resized. (Its `box` takes float32: other pixels.)
-            image = image.resize((resized[0], image.height), Image.Resampling.BICUBIC)
-            image, left = image.crop((left, 0, left + width, image.height)), 0
-            resized = width, resized[1]
-        image = image.resize(resized, Image.Resampling.BICUBIC)
-        return _as_array(image.crop((left, top, left + width, top + height)))
+        return resize(image, resized, (left, top, left + width, top + height))
 
     def _resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
         width, height = image_size
@@ -99,9 +84,11 @@ class TrainTransform:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         height, width = self.size
-        image = image.crop(self._crop_box(image.size, rng)).resize((width, height), Image.Resampling.BICUBIC)
-        if rng.random() < self.hflip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        box = self._crop_box(image.size, rng)
+        array = resize(image.crop(box), (width, height), flip=rng.random() < self.hflip)
+        if not self.steps:
+            return array
+        image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
         for step in self.steps:
             image = step(image, rng)
         return _as_array(image)
