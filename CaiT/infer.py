@@ -43,25 +43,25 @@ def main() -> None:
     args = _arguments()
     from cait.deploy.bundle import read_beside  # after the flags are checked
 
-    reading = read_beside(args.model_dir)  # while Paddle is imported, which takes most of a second
-    from cait.deploy import autolog, classify
-    from cait.deploy.inference_engine import Engine
-    from cait.deploy.predictor import Predictor
-    from cait.device import has_gpu
-    from cait.results import result_line, write_reprod_log, write_results
-
-    paths = classify.find_images(args.images)
+    with read_beside(args.model_dir, args.precision) as reading:  # importing Paddle takes most of a second
+        from cait.deploy import autolog, classify
+        from cait.deploy.inference_engine import Engine
+        from cait.deploy.predictor import Predictor
+        from cait.device import has_gpu
+        from cait.results import result_line, write_reprod_log, write_results
+    paths, description = classify.find_images(args.images), reading.result()
+    names, read = description.class_names, classify.Reader(description, args.exif)
+    images = None if args.benchmark else classify.read_ahead(paths, read, 2 * args.batch_size)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
     how = (use_gpu, args.enable_mkldnn, args.cpu_threads, args.precision, args.use_tensorrt, args.batch_size)
-    predictor = Predictor(args.model_dir, Engine(*how, fused=not args.no_fused_ops), description=reading.result())
+    predictor = Predictor(args.model_dir, Engine(*how, fused=not args.no_fused_ops), description=description)
     print(predictor.program, file=sys.stderr)
-    names, read = predictor.description.class_names, classify.Reader(predictor.description, args.exif)
     stopwatch = autolog.Stopwatch() if args.benchmark else None
     if stopwatch:
         autolog.warm_up(predictor, min(args.batch_size, len(paths)))
     kept, failed = [], 0
     with autolog.GpuSampler(use_gpu and args.benchmark) as gpu, write_results(args.output, names) as write:
-        for result in classify.classify(predictor, read, paths, args.batch_size, args.top_k, stopwatch):
+        for result in classify.classify(predictor, read, paths, args.batch_size, args.top_k, stopwatch, images):
             failed += bool(result.error)
             print(result.error or "\n".join(result_line(result.path, i, names[i], prob) for i, prob in result.classes))
             write(result.path, result.classes)

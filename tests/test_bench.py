@@ -117,12 +117,20 @@ def test_the_photographs_are_jpeg_files_of_the_size_asked_for():
     assert photos.photos(4) == files != photos.photos(4, seed=1)
 
 
+def fused_program_runs(bundle):
+    from cait.deploy.bundle import read_description
+    from cait.deploy.inference_engine import Engine, choose_program
+
+    return choose_program(Engine(), read_description(bundle))[1].startswith("fused program")
+
+
 def test_startup_compares_infer_with_the_creation_of_its_predictor(tiny_bundle, tmp_path):
     image = tmp_path / "photo.jpg"
     image.write_bytes(photos.photos(1)[0])
     answer, end = startup.measure(tiny_bundle, image, rounds=1)
-    base, infer = answer.rows()
+    base, infer, *plain = answer.rows()
     assert base["name"] == startup.BASELINE and infer["goal"] == startup.GOAL
+    assert [row["name"] for row in plain] == [startup.PLAIN] * fused_program_runs(tiny_bundle)
     assert infer["ratio"] == pytest.approx(infer["median"] / base["median"])
     assert infer["median"] < end.rows()[1]["median"]
 

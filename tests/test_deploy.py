@@ -132,6 +132,32 @@ def flip(path):
     path.write_bytes(content)
 
 
+def test_a_file_read_beside_the_import_is_read_once_and_again_where_it_changed(own_bundle, monkeypatch):
+    import gc
+
+    from cait.deploy import bundle
+
+    seen = []
+
+    def digest(path):
+        seen.append(path.name)
+        return sha256_of(path)
+
+    sha256_of = bundle.sha256_of
+    monkeypatch.setattr(bundle, "sha256_of", digest)
+    with bundle.read_beside(own_bundle, None) as reading:
+        assert not gc.isenabled()
+    description = reading.result()
+    assert gc.isenabled() and description == read_description(own_bundle)
+    own = [description.program, "inference.pdiparams", *(description.fused_files("fp32") or ())]
+    Predictor(own_bundle, Engine(), description=description)
+    assert sorted(seen) == sorted(own)
+    for name in own[1::2]:  # the parameters
+        flip(own_bundle / name)
+        with pytest.raises(CaitError, match=f"{name}: not the file that was exported"):
+            bundle.verify(own_bundle, description, name)
+
+
 def test_the_self_test_sees_another_model(own_bundle):
     text = (own_bundle / "inference.yaml").read_text()
     content = yaml.safe_load(text)

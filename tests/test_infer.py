@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 
 import numpy as np
@@ -51,6 +52,12 @@ def test_reading_stays_a_bounded_number_of_images_ahead():
     next(results)
     assert len(started) <= 10
     assert len(list(results)) == 998
+
+
+def test_reading_begins_at_once():
+    started = threading.Event()
+    images = read_ahead(["one"], lambda path: started.set(), depth=1)
+    assert started.wait(10) and list(images) == [("one", None)]
 
 
 def save(path, mode="RGB", size=(30, 20), **options):

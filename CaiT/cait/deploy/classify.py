@@ -101,14 +101,22 @@ class Reader:
 
 
 def read_ahead(paths: Iterable[str], read: Callable[[str], np.ndarray], depth: int) -> Iterator[tuple[str, object]]:
-    """Yields (path, what `read` gives or the CaitError it raised) in order, at most `depth` images ahead."""
+    """Yields (path, what `read` gives or the CaitError it raised) in order, at most `depth` images ahead.
+
+    Reading begins with the call, not with the first that is asked for.
+    """
     remaining = iter(paths)
-    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:  # Pillow decodes and resizes without the GIL
-        waiting = collections.deque(pool.submit(_attempt, read, path) for path in itertools.islice(remaining, depth))
-        while waiting:
-            done = waiting.popleft().result()
-            waiting.extend(pool.submit(_attempt, read, path) for path in itertools.islice(remaining, 1))
-            yield done
+    pool = concurrent.futures.ThreadPoolExecutor(READERS)  # Pillow decodes and resizes without the GIL
+    waiting = collections.deque(pool.submit(_attempt, read, path) for path in itertools.islice(remaining, depth))
+
+    def in_order() -> Iterator[tuple[str, object]]:
+        with pool:
+            while waiting:
+                done = waiting.popleft().result()
+                waiting.extend(pool.submit(_attempt, read, path) for path in itertools.islice(remaining, 1))
+                yield done
+
+    return in_order()
 
 
 def _attempt(read: Callable[[str], np.ndarray], path: str) -> tuple[str, object]:
@@ -125,6 +133,7 @@ def classify(
     batch_size: int,
     top_k: int,
     stopwatch: Stopwatch | None = None,
+    images: Iterator[tuple[str, object]] | None = None,
 ) -> Iterator[Result]:
     """Classifies images in batches and yields their results in order; an unreadable one costs the others nothing.
 
@@ -135,9 +144,12 @@ def classify(
         batch_size: images a call of `predict`; the last one may be smaller.
         top_k: classes of each result.
         stopwatch: times the stages. Reading then does not run ahead, so that each stage has the machine for itself.
+        images: what `read_ahead` gives for the paths, where reading has begun already; not with a stopwatch.
     """
     stage = stopwatch.stage if stopwatch else contextlib.nullcontext
-    images = (_attempt(read, path) for path in paths) if stopwatch else read_ahead(paths, read, 2 * batch_size)
+    if images is None:
+        ahead = 2 * batch_size
+        images = (_attempt(read, path) for path in paths) if stopwatch else read_ahead(paths, read, ahead)
     for _ in range(0, len(paths), batch_size):
         with stage("preprocess"):
             chunk = list(itertools.islice(images, batch_size))
