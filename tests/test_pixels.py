@@ -114,6 +114,14 @@ def test_rotation_is_pillows_rotate(size, mode, fill):
         assert np.array_equal(np.asarray(OPERATIONS["Rotate"](image, level, fill)), np.asarray(expected)), level
 
 
+@pytest.mark.parametrize("window", [(-2, 3, 9, 12), (3, -1, 9, 5), (5, 5, 30, 12), (5, 5, 12, 30)])
+def test_beyond_the_image_it_is_black(window):
+    image = Image.fromarray(np.full((20, 20, 3), 200, "uint8"))
+    found = pixels.resize(image, (16, 16), window)
+    assert np.array_equal(found, as_array(image.resize((16, 16), BICUBIC).crop(window)))
+    assert (found == 0).any() and (found == 200).any()
+
+
 def recipe(channels):
     """Training with everything random, and evaluation, of photographs and of small images."""
     files = [*photos(12), *photos(4, (90, 400), 10_000)]

@@ -122,15 +122,16 @@ def resize(image: Image.Image, size: Size, window: Box | None = None, flip: bool
     Args:
         image: in mode RGB or L.
         size: (width, height) of the whole image resized.
-        window: (left, top, right, bottom) of the part, within the resized image; None: all of it.
+        window: (left, top, right, bottom) of the part; None: all of the image. Beyond the image it is black.
         flip: mirror the part, left to right.
 
     Returns:
         uint8 [height, width, channels] of the part.
     """
     window = window or (0, 0, *size)
+    left, top, right, bottom = window
     loops = loops_or_reason()[0]
-    if loops is not None:
+    if loops is not None and 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]:
         return loops.resize(image, size, window, flip)
     return _resize_by_pillow(image, size, window, flip)
 
