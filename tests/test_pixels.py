@@ -174,6 +174,22 @@ def test_loops_that_give_other_pixels_are_not_used(loops, monkeypatch):
         pixels.load("avx2")
 
 
+def test_a_lack_of_memory_is_an_error():
+    class Poor:
+        def cait_resize(self, *words):
+            return 1
+
+        cait_transform = cait_resize
+
+    loops, image = pixels.Loops(Poor(), True), Image.new("RGB", (8, 6))
+    for work in (
+        lambda: loops.resize(image, (4, 4), (0, 0, 4, 4), False),
+        lambda: loops.transform(image, (1, 0, 0, 0, 1, 0), FILL),
+    ):
+        with pytest.raises(MemoryError, match="8 x 6 pixels cannot be"):
+            work()
+
+
 def test_a_library_that_is_broken_is_not_used(loops, monkeypatch):
     def broken(path):
         raise OSError("file too short")

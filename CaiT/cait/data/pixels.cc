@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 namespace {
@@ -244,26 +245,7 @@ inline std::int32_t pixel_at(const Byte* from, std::ptrdiff_t stride, double dx,
   return _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves));
 }
 
-}  // namespace
-
-extern "C" {
-
-// Resizes an image of `width` x `height` pixels, of 1 byte (grey) or of 4 of which the last does not count (RGB), to
-// `resized_width` x `resized_height`, and writes the part [top, top + kept_height) x [left, left + kept_width) of it,
-// of 1 or 3 bytes a pixel, mirrored if `flip`. `columns_first` says which pass comes first.
-void cait_resize(const Byte* in, int channels, int width, int height, Byte* out, int resized_width, int resized_height,
-                 int left, int top, int kept_width, int kept_height, int flip, int columns_first) {
-  const Taps across = find_taps(width, resized_width, left, kept_width, flip);
-  const Taps down = find_taps(height, resized_height, top, kept_height, false);
-  if (channels == 1)
-    resize<1>(in, width, height, out, 1, across, down, columns_first);
-  else
-    resize<4>(in, width, height, out, 3, across, down, columns_first);
-}
-
-// Moves an image of pixels of 4 bytes: the pixel of `out` at (x, y) is the one of `in` at (m0 x + m1 y + m2,
-// m3 x + m4 y + m5), counted from the middle of pixels, or `fill` where that lies outside.
-void cait_transform(const Byte* in, int width, int height, const double* m, std::int32_t fill, Byte* out) {
+void transform(const Byte* in, int width, int height, const double* m, std::int32_t fill, Byte* out) {
   const std::vector<Byte> image = framed(in, width, height);
   const std::ptrdiff_t stride = 4 * (width + std::ptrdiff_t{4});
   const double m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4], m5 = m[5];
@@ -280,5 +262,41 @@ void cait_transform(const Byte* in, int width, int height, const double* m, std:
       }
       std::memcpy(out, &pixel, sizeof pixel);
     }
+}
+
+// 0 once `work` is done, 1 if there is not the memory for it.
+template <class W>
+int attempt(const W& work) {
+  try {
+    work();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Resizes an image of `width` x `height` pixels, of 1 byte (grey) or of 4 of which the last does not count (RGB), to
+// `resized_width` x `resized_height`, and writes the part [top, top + kept_height) x [left, left + kept_width) of it,
+// of 1 or 3 bytes a pixel, mirrored if `flip`. `columns_first` says which pass comes first.
+int cait_resize(const Byte* in, int channels, int width, int height, Byte* out, int resized_width, int resized_height,
+                int left, int top, int kept_width, int kept_height, int flip, int columns_first) {
+  return attempt([&] {
+    const Taps across = find_taps(width, resized_width, left, kept_width, flip);
+    const Taps down = find_taps(height, resized_height, top, kept_height, false);
+    if (channels == 1)
+      resize<1>(in, width, height, out, 1, across, down, columns_first);
+    else
+      resize<4>(in, width, height, out, 3, across, down, columns_first);
+  });
+}
+
+// Moves an image of pixels of 4 bytes: the pixel of `out` at (x, y) is the one of `in` at (m0 x + m1 y + m2,
+// m3 x + m4 y + m5), counted from the middle of pixels, or `fill` where that lies outside.
+int cait_transform(const Byte* in, int width, int height, const double* m, std::int32_t fill, Byte* out) {
+  return attempt([&] { transform(in, width, height, m, fill, out); });
 }
 }

@@ -48,7 +48,8 @@ class Loops:
         out = np.empty((bottom - top, right - left, channels), "uint8")
         sizes = (*size, left, top, right - left, bottom - top, int(flip), int(columns_first))
         pixels = image.tobytes("raw", RAW_MODES[image.mode])
-        self.library.cait_resize(pixels, channels, *image.size, ctypes.c_void_p(out.ctypes.data), *sizes)
+        if self.library.cait_resize(pixels, channels, *image.size, ctypes.c_void_p(out.ctypes.data), *sizes):
+            raise MemoryError(f"{image.width} x {image.height} pixels cannot be resized")
         return out
 
     def transform(self, image: Image.Image, matrix: tuple[float, ...], fill: tuple[int, ...]) -> Image.Image:
@@ -56,9 +57,9 @@ class Loops:
         pixels = image.tobytes("raw", "RGBX")
         out = np.empty(len(pixels), "uint8")
         colour = int.from_bytes(bytes((*fill, 255)), "little", signed=True)
-        self.library.cait_transform(
-            pixels, *image.size, (ctypes.c_double * 6)(*matrix), colour, ctypes.c_void_p(out.ctypes.data)
-        )
+        numbers, target = (ctypes.c_double * 6)(*matrix), ctypes.c_void_p(out.ctypes.data)
+        if self.library.cait_transform(pixels, *image.size, numbers, colour, target):
+            raise MemoryError(f"{image.width} x {image.height} pixels cannot be transformed")
         return Image.frombytes("RGB", image.size, out, "raw", "RGBX")
 
 
