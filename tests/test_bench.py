@@ -130,7 +130,7 @@ def test_startup_compares_infer_with_the_creation_of_its_predictor(tiny_bundle, 
     answer, end = startup.measure(tiny_bundle, image, rounds=1)
     base, infer, *plain = answer.rows()
     assert base["name"] == startup.BASELINE and infer["goal"] == startup.GOAL
-    assert [row["name"] for row in plain] == [startup.PLAIN] * fused_program_runs(tiny_bundle)
+    assert [row["name"] for row in plain] == [startup.PLAIN, startup.INFER_PLAIN] * fused_program_runs(tiny_bundle)
     assert infer["ratio"] == pytest.approx(infer["median"] / base["median"])
     assert infer["median"] < end.rows()[1]["median"]
 

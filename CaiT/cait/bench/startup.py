@@ -12,7 +12,7 @@ from cait.bench.report import Report, Table
 SCRIPTS = pathlib.Path(__file__).resolve().parents[2]
 GOAL = 1.25
 BASELINE, PLAIN = "import paddle, create the predictor", "the same of the plain program"
-INFER = "infer.py on one image"
+INFER, INFER_PLAIN = "infer.py on one image", "infer.py --no-fused-ops"
 # What nobody who runs a program with Paddle Inference can do without.
 CREATE = """
 import sys
@@ -70,7 +70,7 @@ def measure(bundle: pathlib.Path, image: pathlib.Path, rounds: int) -> list[Tabl
     }
     if program != description.program:
         commands[BASELINE] = ["-c", CREATE, bundle / program, bundle / parameters, threads, folder() / LIBRARY]
-        commands[PLAIN] = plain
+        commands |= {PLAIN: plain, INFER_PLAIN: [*commands[INFER], "--no-fused-ops"]}
     ends: dict[str, list[float]] = {name: [] for name in commands}
 
     def contestant(name: str):
