@@ -51,7 +51,7 @@ def test_training_leaves_logs_numbers_and_checkpoints(tiny_config, tmp_path, hea
         rf"{head}Val Step\[0000/0002\], Avg Loss: {number}, Avg Acc@1: {number}, Avg Acc@5: {number}",
         rf"{head}----- Epoch\[003/003\], Validation Loss: {number}, Validation Acc@1: {number}, "
         rf"Validation Acc@5: {number}, time: {number}",
-        rf"{head}.*paddle {re.escape(paddle.__version__)}, .*seed 0",
+        rf"{head}.*paddle {re.escape(paddle.__version__)}, .*, images resized .*, seed 0",
     ):
         assert re.search(f"^{line}$", log, re.MULTILINE), line
     rows = rows_of(run)

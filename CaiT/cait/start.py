@@ -73,9 +73,13 @@ def open_job(config: CfgNode, folder: pathlib.Path, job: str) -> logging.Logger:
     log.info("%s with %s, output in %s", job, config.MODEL.NAME, folder)
     versions = {"paddle": paddle, "numpy": np, "pillow": PIL}
     words = [f"{name} {module.__version__}" for name, module in versions.items()]
-    words += [f"python {platform.python_version()}", f"device {paddle.device.get_device()}", f"seed {config.SEED}"]
+    words += [
+        f"python {platform.python_version()}",
+        pixels.how(),
+        f"device {paddle.device.get_device()}",
+        f"seed {config.SEED}",
+    ]
     words += [f"{dist.world_size()} processes"] if dist.world_size() > 1 else []
-    words.append(pixels.how())
     log.info(", ".join(words))
     return log
 
