@@ -137,7 +137,7 @@ def test_startup_compares_infer_with_the_creation_of_its_predictor(tiny_bundle, 
 
 def test_input_compares_readers_and_says_what_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
     args = argparse.Namespace(images=2, rounds=1, command="")
     report = bench_input.run(args)
     training, evaluation = report.tables

@@ -44,7 +44,7 @@ KEYS = (
     Key("DATA.STD", [0.229, 0.224, 0.225], numbers(1e-6, 1), "Standard deviation of each channel."),
     Key("DATA.NUM_WORKERS", 2, integer(0), "Processes that read images; 0: none beside the main one."),
     Key("DATA.READER", "pillow", choice("pillow", "fast"),
-        "Training images: as for the published weights, or more than twice as fast by simplejpeg and OpenCV "
+        "Training images: as for the published weights, or more than twice as fast by simplejpeg "
         "(requirements-fast.txt), with other pixels (performance.md). Evaluation always reads with Pillow."),
     Key("DATA.LABELS", "", TEXT,
         "File of class names, a line each: `index name`, or `index WordNet-id name`; empty: those of the data set."),

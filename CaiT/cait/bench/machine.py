@@ -10,7 +10,7 @@ from cait.processor import processor_fields
 # What the processor may have that decides how fast it computes, by the kernel's names.
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow", "pillow-simd")
-PEERS = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "opencv-python-headless", "simplejpeg")
+PEERS = ("torch", "torchvision", "timm", "openvino", "onnxruntime", "simplejpeg")
 
 
 def describe_machine(cpuinfo: str = "/proc/cpuinfo", meminfo: str = "/proc/meminfo") -> dict[str, Any]:

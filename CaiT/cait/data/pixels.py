@@ -41,15 +41,21 @@ class Loops:
 
     def resize(self, image: Image.Image, size: Size, window: Box, flip: bool) -> np.ndarray:
         """As the function of that name, of an image in mode RGB or L."""
+        pixels = np.frombuffer(image.tobytes("raw", RAW_MODES[image.mode]), "uint8")
+        return self.resize_decoded(pixels.reshape(image.height, image.width, -1), size, window, flip)
+
+    def resize_decoded(self, pixels: np.ndarray, size: Size, window: Box, flip: bool) -> np.ndarray:
+        """The same of an array as the function of that name takes it."""
         left, top, right, bottom = window
-        shrunk = image.width - size[0], image.height - size[1]
+        height, width, stored = pixels.shape
+        shrunk = width - size[0], height - size[1]
         columns_first = self.columns_may_come_first and shrunk[1] > max(0, 2 * shrunk[0])
-        channels = len(image.mode)
+        channels = min(stored, 3)
         out = np.empty((bottom - top, right - left, channels), "uint8")
         sizes = (*size, left, top, right - left, bottom - top, int(flip), int(columns_first))
-        pixels = image.tobytes("raw", RAW_MODES[image.mode])
-        if self.library.cait_resize(pixels, channels, *image.size, ctypes.c_void_p(out.ctypes.data), *sizes):
-            raise MemoryError(f"{image.width} x {image.height} pixels cannot be resized")
+        places = ctypes.c_void_p(pixels.ctypes.data), ctypes.c_void_p(out.ctypes.data)
+        if self.library.cait_resize(places[0], channels, width, height, places[1], *sizes):
+            raise MemoryError(f"{width} x {height} pixels cannot be resized")
         return out
 
     def transform(self, image: Image.Image, matrix: tuple[float, ...], fill: tuple[int, ...]) -> Image.Image:
@@ -135,6 +141,20 @@ def resize(image: Image.Image, size: Size, window: Box | None = None, flip: bool
     if loops is not None and 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]:
         return loops.resize(image, size, window, flip)
     return _resize_by_pillow(image, size, window, flip)
+
+
+def resize_decoded(pixels: np.ndarray, size: Size, flip: bool = False) -> np.ndarray:
+    """The same of all of an image that was not decoded by Pillow.
+
+    Args:
+        pixels: contiguous uint8 [height, width, 4], of which the last does not count, or grey [height, width, 1].
+        size, flip: as above.
+    """
+    loops = loops_or_reason()[0]
+    if loops is not None:
+        return loops.resize_decoded(pixels, size, (0, 0, *size), flip)
+    image = Image.fromarray(pixels[:, :, :3] if pixels.shape[2] == 4 else pixels[:, :, 0])
+    return _resize_by_pillow(image, size, (0, 0, *size), flip)
 
 
 def _resize_by_pillow(image: Image.Image, size: Size, window: Box, flip: bool) -> np.ndarray:

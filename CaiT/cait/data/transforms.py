@@ -83,9 +83,14 @@ class TrainTransform:
     steps: tuple[Callable[[Image.Image, np.random.Generator], Image.Image], ...] = ()
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        height, width = self.size
         box = self._crop_box(image.size, rng)
-        array = resize(image.crop(box), (width, height), flip=rng.random() < self.hflip)
+        return self._after_crop(lambda size, flip: resize(image.crop(box), size, flip=flip), rng)
+
+    def _after_crop(
+        self, resized: Callable[[tuple[int, int], bool], np.ndarray], rng: np.random.Generator
+    ) -> np.ndarray:
+        """`resized((width, height), flip)` gives the crop resized, and mirrored if so drawn; then come the steps."""
+        array = resized(self.size[::-1], bool(rng.random() < self.hflip))
         if not self.steps:
             return array
         image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
