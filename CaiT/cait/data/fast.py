@@ -1,7 +1,7 @@
 """Training images at more than twice the speed, with other pixels: simplejpeg decodes JPEG files.
 
 Against Pillow the chroma of a file is repeated rather than interpolated, its cosines are computed less exactly, and it
-is decoded at a half, quarter or eighth where the crop allows it. All that follows is the same.
+is decoded at a half, quarter or eighth where that leaves twice the size that is needed. All that follows is the same.
 """
 
 import dataclasses
@@ -43,7 +43,8 @@ class FastTrainTransform(TrainTransform):
                 return None
             box = self._crop_box((width, height), rng)
             fit = min((box[2] - box[0]) / self.size[1], (box[3] - box[1]) / self.size[0])
-            scale = next((scale for scale in SCALES if fit >= scale), 1)
+            # At twice the size that is needed, or more, the filter of the resizing decides about the pixels.
+            scale = next((scale for scale in SCALES if fit >= 2 * scale), 1)
             least = (
                 {"min_height": math.ceil(height / scale), "min_width": math.ceil(width / scale)} if scale > 1 else {}
             )
