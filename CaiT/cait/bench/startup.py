@@ -5,7 +5,8 @@ import os
 import pathlib
 import tempfile
 
-from cait.bench.measure import Measurement, measure_in_turn, run_command_line, seconds_to_first_line
+from cait.bench.exported import write_bundle
+from cait.bench.measure import Measurement, measure_in_turn, seconds_to_first_line
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Report:
     """Measures `infer.py` against importing Paddle and creating the predictor, in processes of their own."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = args.model_dir or write_bundle(pathlib.Path(scratch))
+        folder = args.model_dir or write_bundle(pathlib.Path(scratch) / "bundle", "cait_xxs24_224")
         image = pathlib.Path(scratch) / "photo.jpg"
         image.write_bytes(photos(1)[0])
         tables = measure(folder, image, args.rounds)
@@ -87,16 +88,3 @@ def measure(bundle: pathlib.Path, image: pathlib.Path, rounds: int) -> list[Tabl
         Table("from process start to the answer, one image", answers, BASELINE, {INFER: GOAL}),
         Table("from process start to its end, one image", whole, BASELINE),
     ]
-
-
-def write_bundle(scratch: pathlib.Path, variant: str = "cait_xxs24_224") -> pathlib.Path:
-    """The folder of a bundle of a variant with random weights, exported into a folder."""
-    from cait.stand_in import write_stand_in
-    from cait.zoo import create_model
-
-    weights, bundle = scratch / f"{variant}.pdparams", scratch / "inference"
-    write_stand_in(create_model(variant), weights)
-    variants = f"--config_dir={SCRIPTS / 'configs' / f'{variant}.yaml'}"
-    target = f"--save-inference-dir={bundle}"
-    run_command_line([SCRIPTS / "export_model.py", variants, f"--model_path={weights.with_suffix('')}", target])
-    return bundle

@@ -8,11 +8,11 @@ prints them as JSON. The peak is the largest resident memory of the process, Pad
 import dataclasses
 import json
 import pathlib
-import resource
 import sys
 import time
 from typing import Any
 
+from cait.bench.machine import peak_mb
 from cait.bench.measure import run_command_line
 from cait.errors import run_command
 
@@ -46,10 +46,6 @@ def measure_step(step: Step) -> dict[str, Any]:
     return json.loads(run_command_line(words, environment={"PYTHONPATH": package}).splitlines()[-1])
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _train(step: Step) -> dict[str, Any]:
     import numpy as np
     import paddle
@@ -66,7 +62,7 @@ def _train(step: Step) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     images = paddle.to_tensor(rng.standard_normal((step.batch_size, 3, *model.image_size)).astype("float32"))
     labels = paddle.to_tensor(rng.integers(0, 1000, step.batch_size))
-    start_mb, seconds = _peak_mb(), []
+    start_mb, seconds = peak_mb(), []
     for number in range(1 + step.steps):
         started = time.perf_counter()
         loss = F.cross_entropy(model(images), labels)
@@ -78,7 +74,7 @@ def _train(step: Step) -> dict[str, Any]:
         float(loss)
         if number:
             seconds.append(time.perf_counter() - started)
-    return {"seconds": seconds, "start_mb": start_mb, "peak_mb": _peak_mb()}
+    return {"seconds": seconds, "start_mb": start_mb, "peak_mb": peak_mb()}
 
 
 if __name__ == "__main__":
