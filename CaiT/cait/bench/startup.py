@@ -5,12 +5,11 @@ import os
 import pathlib
 import tempfile
 
-from cait.bench.exported import write_bundle
+from cait.bench.exported import SCRIPTS, write_bundle
 from cait.bench.measure import Measurement, measure_in_turn, seconds_to_first_line
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
 
-SCRIPTS = pathlib.Path(__file__).resolve().parents[2]
 GOAL = 1.25
 BASELINE, PLAIN = "import paddle, create the predictor", "the same of the plain program"
 INFER, INFER_PLAIN = "infer.py on one image", "infer.py --no-fused-ops"
