@@ -1,15 +1,4 @@
 // The blocks for x86 processors with a matrix unit (AMX) for bfloat16.
-// The system's headers come before the pragma: their inline functions must run anywhere.
-#include <immintrin.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
 #include "blocks.h"
 
 // Compilers that know it have one of these headers.
@@ -19,18 +8,10 @@
 #define CAIT_TILE_ROWS 14
 #define CAIT_TILE_VECTORS 2
 #define CAIT_BF16_DOT
+#define CAIT_MATRIX_UNIT
+#include "kernels.h"
 
 namespace cait {
-namespace {
-#include "simd.h"
-#include "product.h"
-#include "vector_tile.h"
-#include "matrix_tile.h"
-#include "rows.h"
-#include "self_attention.h"
-#include "ends.h"
-}  // namespace
-
 const Kernels *const amx_float = kernels<float>(), *const amx_bf16 = kernels<Bf16>();
 }  // namespace cait
 #else

@@ -1,13 +1,4 @@
 // The blocks for x86 processors with AVX-512.
-// The system's headers come before the pragma: their inline functions must run anywhere.
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
 #include "blocks.h"
 
 #ifdef __x86_64__
@@ -15,17 +6,9 @@
 #define CAIT_LANES 16
 #define CAIT_TILE_ROWS 14
 #define CAIT_TILE_VECTORS 2
+#include "kernels.h"
 
 namespace cait {
-namespace {
-#include "simd.h"
-#include "product.h"
-#include "vector_tile.h"
-#include "rows.h"
-#include "self_attention.h"
-#include "ends.h"
-}  // namespace
-
 const Kernels *const avx512_float = kernels<float>(), *const avx512_bf16 = kernels<Bf16>();
 }  // namespace cait
 #else

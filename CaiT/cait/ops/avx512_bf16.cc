@@ -1,15 +1,4 @@
 // The bfloat16 blocks for x86 processors with AVX-512 and its products of bfloat16 pairs.
-// The system's headers come before the pragma: their inline functions must run anywhere.
-#include <immintrin.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
 #include "blocks.h"
 
 #ifdef __x86_64__
@@ -18,21 +7,13 @@
 #define CAIT_TILE_ROWS 14
 #define CAIT_TILE_VECTORS 2
 #define CAIT_BF16_DOT
+#include "kernels.h"
 
 namespace cait {
-namespace {
-#include "simd.h"
-#include "product.h"
-#include "vector_tile.h"
-#include "rows.h"
-#include "self_attention.h"
-#include "ends.h"
-}  // namespace
-
-const Kernels* const avx512_bf16_dot = kernels<Bf16>();
+const Kernels *const avx512_bf16_dot = kernels<Bf16>();
 }  // namespace cait
 #else
 namespace cait {
-const Kernels* const avx512_bf16_dot = nullptr;
+const Kernels *const avx512_bf16_dot = nullptr;
 }  // namespace cait
 #endif

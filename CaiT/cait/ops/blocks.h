@@ -3,10 +3,21 @@
 // Sizes that the kernels see are multiples of 16 (`padded`): what is added has weights of zero and stays zero.
 #pragma once
 
+// What the kernels need of the system is here, before any of their files chooses an instruction set: inline functions
+// of these headers must run on every processor.
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <thread>
+#include <type_traits>
+#include <utility>
 
 namespace cait {
 

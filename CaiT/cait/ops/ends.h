@@ -1,5 +1,4 @@
-// The two ends of the network: the patch embedding, and the class-attention blocks (paper section 3). Included once by
-// each kernel file, after rows.h, in its namespace.
+// The two ends of the network: the patch embedding, and the class-attention blocks (paper section 3).
 
 // Patches that are cut out at a time, at most.
 template <class T>

@@ -1,5 +1,4 @@
-// Products by the matrix unit of x86 processors (AMX), which multiplies nothing but bfloat16. Included once, after
-// vector_tile.h, in the kernel file's namespace.
+// Products by the matrix unit of x86 processors (AMX), which multiplies nothing but bfloat16.
 //
 // Eight registers hold 16 rows of 64 bytes each: 0 to 3 sums, 4 and 5 rows of `a`, 6 and 7 panels. One instruction
 // multiplies 16 rows by 16 columns over a depth of 32.

@@ -1,5 +1,4 @@
-// Rows of activations: layer norm, and what is done with the panels that a product gives. Included once by each kernel
-// file, after product.h, in its namespace.
+// Rows of activations: layer norm, and what is done with the panels that a product gives.
 
 // Hands out pieces of the scratch memory; with a null pointer it only counts.
 struct Pieces {

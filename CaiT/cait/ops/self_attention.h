@@ -1,5 +1,4 @@
-// LayerScale self-attention blocks (paper section 2), for one instruction set. Included once by each kernel file, after
-// simd.h and product.h, in its namespace.
+// LayerScale self-attention blocks (paper section 2), for one instruction set.
 
 // Where one block's weights lie; see `Shape`.
 template <class T>

@@ -1,6 +1,5 @@
 // Vectors of the instruction set that the including file has chosen: CAIT_LANES floats each.
 // Written with the vector extension of GCC and Clang, so that one text serves every instruction set.
-// No include guard and no include: a file includes it once, in a namespace of its own.
 
 typedef float Floats __attribute__((vector_size(4 * CAIT_LANES)));
 typedef std::int32_t Ints __attribute__((vector_size(4 * CAIT_LANES)));

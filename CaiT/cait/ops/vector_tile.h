@@ -1,4 +1,4 @@
-// Tiles of a product by vector instructions. Included once by each kernel file, after product.h, in its namespace.
+// Tiles of a product by vector instructions.
 
 // One tile: R rows from `row` on, V vectors of columns from panel `panel` on, to `out`.
 template <int R, int V, class T>
