@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cait.data import pixels
 from cait.deploy import server, server_run
 from cait.deploy.server_schema import Answer, ModelInfo, Problem
 from cait.errors import CaitError
@@ -147,6 +148,14 @@ def test_a_batch_that_does_not_fit_is_told_before_the_start():
         predictor.error = RuntimeError("Traceback\n  ...\nResourceExhaustedError: Out of memory")
         with pytest.raises(CaitError, match=r"a batch of 1 images cannot .* Out of memory\); lower --max-batch"):
             service.warm_up()
+
+
+def test_what_resizes_images_is_there_before_the_first_one_comes():
+    pixels.loops_or_reason.cache_clear()
+    with served() as (*_, service, _):
+        assert pixels.loops_or_reason.cache_info().currsize == 0
+        service.warm_up()
+        assert pixels.loops_or_reason.cache_info().currsize == 1
 
 
 def test_a_failing_predictor_is_told_and_the_service_goes_on(caplog):

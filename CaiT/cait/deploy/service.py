@@ -89,6 +89,7 @@ class Service:
             CaitError: there is not the memory for the largest batch.
         """
         Image.init()  # Pillow's readers
+        self._read.transform(Image.new(self._read.mode, self.description.image_size[::-1]))  # may have to be compiled
         image = self.description.self_test_input()
         for size in (1, self._max_batch):  # kernels are chosen by shape
             try:
