@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cait.bench import engine_process, model
+from cait.bench import measure, model
 from cait.bench.engine_process import EngineProcess
 from cait.bench.measure import Measurement
 from cait.bench.report import Table
@@ -21,7 +21,7 @@ class Fake:
     missing, start_mb, peak_mb = "", 100.0, 150.0
 
     def __init__(self, seconds=0.1, operators=None):
-        self.answer, self.found, self.asked, self.rests = seconds, operators or {}, [], 0
+        self.answer, self.found, self.asked = seconds, operators or {}, []
 
     def __enter__(self):
         return self
@@ -35,9 +35,6 @@ class Fake:
 
     def operators(self, times):
         return self.found
-
-    def rest(self, seconds):
-        self.rests += 1
 
 
 @pytest.mark.parametrize("kind", ["fused", "plain"])
@@ -77,10 +74,13 @@ def test_an_engine_that_fails_ends_the_benchmark_with_its_last_line(tmp_path):
         EngineProcess("plain", tmp_path, 1, "fp32", 1)
 
 
-def test_a_round_is_the_median_of_runs_that_take_half_a_second():
+def test_a_round_is_the_median_of_runs_that_take_half_a_second_after_a_rest(monkeypatch):
+    rests = []
+    monkeypatch.setattr(model.time, "sleep", rests.append)
     ours, theirs = Fake(0.1), Fake(0.25)
     table = model.speed({"fused": ours, "openvino": theirs}, 3, "cait_xxs24_224", 16, "bf16")
-    assert ours.asked == [2, 5, 5, 5, 5] and theirs.asked == [2, 2, 2, 2, 2] and ours.rests == 4
+    assert ours.asked == [2, 5, 5, 5, 5] and theirs.asked == [2, 2, 2, 2, 2]
+    assert rests == [model.PAUSE_SECONDS] * 8
     row = table.rows()[0]
     assert row["name"] == "this project" and row["values"] == pytest.approx([160.0] * 3)
     assert row["ratio"] == pytest.approx(2.5) and row["goal"] == 1.7 and row["holds"]
@@ -173,6 +173,6 @@ def test_the_benchmark_measures_a_model_from_its_export_on(tmp_path, monkeypatch
 
 def test_an_engine_process_is_found_wherever_it_is_started(tmp_path, monkeypatch, tiny_bundle):
     monkeypatch.chdir(tmp_path)
-    assert (engine_process.PACKAGE / "cait" / "bench" / "engine.py").is_file()
+    assert (measure.SCRIPTS / "cait" / "bench" / "engine.py").is_file()
     with EngineProcess("plain", tiny_bundle, 1, "fp32", 1) as engine:
         assert not engine.missing

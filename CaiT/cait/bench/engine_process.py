@@ -3,18 +3,14 @@
 import dataclasses
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 from cait.bench.engine import Spec
-from cait.bench.measure import check_process
+from cait.bench.measure import check_process, environment_of_a_process
 from cait.errors import CaitError
-
-PACKAGE = pathlib.Path(__file__).resolve().parents[2]
 
 
 class EngineProcess:
@@ -39,7 +35,7 @@ class EngineProcess:
         spec = Spec(kind, str(source), batch_size, precision, threads)
         self._command = [sys.executable, "-m", "cait.bench.engine", json.dumps(dataclasses.asdict(spec))]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed on leaving the context)
-        environment = os.environ | {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": str(threads)}
+        environment = environment_of_a_process() | {"OMP_NUM_THREADS": str(threads)}
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         self._process = subprocess.Popen(self._command, env=environment, text=True, **streams)
         self.start_mb = self.peak_mb = 0.0
@@ -67,10 +63,6 @@ class EngineProcess:
     def operators(self, times: int) -> dict[str, float]:
         """Milliseconds a run of each kind of operator; of an engine of PaddlePaddle, and once only."""
         return self._ask(f"operators {times}")
-
-    def rest(self, seconds: float) -> None:
-        """Waits until the threads of the engine that ran before have come to rest."""
-        time.sleep(seconds)
 
     def _ask(self, line: str) -> dict[str, Any]:
         self._process.stdin.write(f"{line}\n")

@@ -12,10 +12,9 @@ import warnings
 
 import numpy as np
 
-from cait.bench.measure import run_command_line
+from cait.bench.measure import SCRIPTS, run_command_line
 from cait.errors import CaitError, run_command
 
-SCRIPTS = pathlib.Path(__file__).resolve().parents[2]
 KEYS = {"image_size": "DATA.IMAGE_SIZE", "depth": "MODEL.DEPTH"}
 
 
@@ -80,7 +79,7 @@ def timm_onnx(variant: str, path: pathlib.Path) -> pathlib.Path:
     Raises:
         CaitError: timm, PyTorch or onnx cannot be imported, or the export fails.
     """
-    run_command_line(["-m", "cait.bench.exported", variant, path], environment={"PYTHONPATH": str(SCRIPTS)})
+    run_command_line(["-m", "cait.bench.exported", variant, path])
     return path
 
 

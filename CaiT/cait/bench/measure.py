@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from cait.errors import CaitError
 
+SCRIPTS = pathlib.Path(__file__).resolve().parents[2]  # the folder of the scripts, and of the package
+
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
@@ -110,16 +112,19 @@ def rate_of(work: Callable[[], Any], amount: int, times: int = 1) -> Callable[[]
     return lambda: amount / seconds()
 
 
-def run_command_line(
-    words: Sequence[str | os.PathLike], cwd: str | os.PathLike | None = None, environment: Mapping[str, str] = {}
-) -> str:
-    """Runs `python *words`, its threads and device as this process has them, and returns what it printed.
+def environment_of_a_process() -> dict[str, str]:
+    """That of this process, whose threads and device it shares; this package can be imported."""
+    return os.environ | {"PYTHONPATH": str(SCRIPTS)}
+
+
+def run_command_line(words: Sequence[str | os.PathLike]) -> str:
+    """Runs `python *words` and returns what it printed.
 
     Raises:
         CaitError: it failed; the message holds its last line.
     """
     command = [sys.executable, *map(os.fspath, words)]
-    result = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
+    result = subprocess.run(command, env=environment_of_a_process(), capture_output=True, text=True)
     check_process(command, result.returncode, result.stdout, result.stderr)
     return result.stdout
 

@@ -9,17 +9,18 @@ import os
 import pathlib
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from cait.bench.engine_process import EngineProcess
 from cait.bench.exported import timm_onnx, write_bundle
-from cait.bench.measure import Measurement, measure_in_turn
+from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn
 from cait.bench.report import Report, Table
 from cait.errors import CaitError, positive
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+ROOT = SCRIPTS.parent
 VARIANT, PRECISIONS = "cait_xxs24_224", ("fp32", "bf16")
 BASELINE, OURS = "openvino", "fused"
 NAMES = {
@@ -142,7 +143,7 @@ def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_si
         runs = min(MOST_RUNS, math.ceil(ROUND_SECONDS / first))
 
         def measure() -> float:
-            engine.rest(PAUSE_SECONDS)
+            time.sleep(PAUSE_SECONDS)
             return batch_size / statistics.median(engine.seconds(runs))
 
         return measure

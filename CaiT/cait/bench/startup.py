@@ -5,8 +5,8 @@ import os
 import pathlib
 import tempfile
 
-from cait.bench.exported import SCRIPTS, write_bundle
-from cait.bench.measure import Measurement, measure_in_turn, seconds_to_first_line
+from cait.bench.exported import write_bundle
+from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, seconds_to_first_line
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
 

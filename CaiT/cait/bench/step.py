@@ -7,7 +7,6 @@ prints them as JSON. The peak is the largest resident memory of the process, Pad
 
 import dataclasses
 import json
-import pathlib
 import sys
 import time
 from typing import Any
@@ -41,9 +40,8 @@ class Step:
 
 def measure_step(step: Step) -> dict[str, Any]:
     """`seconds` of each step, `start_mb` with the fresh model and `peak_mb`, from a process started for it."""
-    package = str(pathlib.Path(__file__).resolve().parents[2])
     words = ["-m", "cait.bench.step", json.dumps(dataclasses.asdict(step))]
-    return json.loads(run_command_line(words, environment={"PYTHONPATH": package}).splitlines()[-1])
+    return json.loads(run_command_line(words).splitlines()[-1])
 
 
 def _train(step: Step) -> dict[str, Any]:

@@ -6,13 +6,12 @@ import pathlib
 import re
 import tempfile
 
-from cait.bench.measure import Measurement, run_command_line
+from cait.bench.measure import SCRIPTS, Measurement, run_command_line
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
 from cait.bench.step import Step, measure_step
 from cait.errors import positive
 
-SCRIPTS = pathlib.Path(__file__).resolve().parents[2]
 VARIANT = "cait_xxs24_224"
 STEP, WAIT = "the step", "of it waiting for images"
 GOAL = 0.02
