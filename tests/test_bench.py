@@ -21,7 +21,7 @@ BENCHMARK = str(ROOT / "CaiT" / "benchmark.py")
 SLOW, FAST = Measurement("slow", "images/s", [10.0, 20.0, 10.0]), Measurement("fast", "images/s", [20.0, 60.0, 22.0])
 
 
-def test_contestants_take_turns_and_the_warm_up_does_not_count():
+def test_contestants_take_turns_and_the_warm_up_does_not_count(capsys):
     calls = []
 
     def contestant(name):
@@ -31,8 +31,13 @@ def test_contestants_take_turns_and_the_warm_up_does_not_count():
 
         return work
 
-    found = measure.measure_in_turn({"a": contestant("a"), "b": contestant("b")}, "s", rounds=2, warm_up=1, scale=10)
+    found = measure.measure_in_turn(
+        "title", {"a": contestant("a"), "b": contestant("b")}, "s", rounds=2, warm_up=1, scale=10
+    )
     assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()] == [
+        f"title: round {number} of 3" for number in (1, 2, 3)
+    ]
     assert [(m.name, m.unit, m.values) for m in found] == [("a", "s", [40, 50]), ("b", "s", [30, 60])]
 
 

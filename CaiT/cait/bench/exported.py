@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-from cait.bench.measure import SCRIPTS, run_command_line
+from cait.bench.measure import SCRIPTS, run_command_line, tell
 from cait.errors import CaitError, run_command
 
 KEYS = {"image_size": "DATA.IMAGE_SIZE", "depth": "MODEL.DEPTH"}
@@ -37,6 +37,7 @@ def write_bundle(
     Raises:
         CaitError: the export fails.
     """
+    tell(f"exporting {folder.name}")
     folder.mkdir(parents=True)
     if weights is None:
         weights = folder / "golden"
@@ -79,6 +80,7 @@ def timm_onnx(variant: str, path: pathlib.Path) -> pathlib.Path:
     Raises:
         CaitError: timm, PyTorch or onnx cannot be imported, or the export fails.
     """
+    tell(f"exporting timm's {variant}")
     run_command_line(["-m", "cait.bench.exported", variant, path])
     return path
 

@@ -2,7 +2,7 @@
 
 import argparse
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -98,8 +98,14 @@ def _training(files: list[bytes], rounds: int, notes: list[str]) -> Table:
         notes.append(f"{FAST}: {_difference(files):.2f} of 255 is the mean difference of a pixel from {PILLOW}.")
     except UsageError as error:
         notes.append(str(error))
-    measurements = measure_in_turn({name: rate_of(call, len(files)) for name, call in work.items()}, UNIT, rounds)
-    return Table("training: JPEG file to a flipped crop", measurements, PADDLE, {PILLOW: 1.2, FAST: 2.5})
+    return _table("training: JPEG file to a flipped crop", work, len(files), rounds, PADDLE, {PILLOW: 1.2, FAST: 2.5})
+
+
+def _table(
+    title: str, work: Mapping[str, Callable], images: int, rounds: int, baseline: str, goals: dict[str, float]
+) -> Table:
+    contestants = {name: rate_of(call, images) for name, call in work.items()}
+    return Table(title, measure_in_turn(title, contestants, UNIT, rounds), baseline, goals)
 
 
 def _difference(files: list[bytes]) -> float:
@@ -144,8 +150,8 @@ def _recipe(files: list[bytes], rounds: int, notes: list[str]) -> Table | None:
         "timm, with decoding": lambda: torch.stack([theirs(_decode(data)) for data in files]),
         f"{OURS}, with decoding": reader(files, ours, RandomErasing(ERASING)),
     }
-    measurements = measure_in_turn({name: rate_of(call, len(files)) for name, call in work.items()}, UNIT, rounds)
-    return Table("whole recipe: decoded image to an augmented crop", measurements, "timm", {OURS: 1.5})
+    title = "whole recipe: decoded image to an augmented crop"
+    return _table(title, work, len(files), rounds, "timm", {OURS: 1.5})
 
 
 def _evaluation(files: list[bytes], rounds: int) -> Table:
@@ -157,5 +163,4 @@ def _evaluation(files: list[bytes], rounds: int) -> Table:
         PADDLE: _vision(files, transforms.Resize(SIZE[0], "bicubic"), transforms.CenterCrop(SIZE)),
         OURS: reader(files, EvalTransform(SIZE)),
     }
-    measurements = measure_in_turn({name: rate_of(call, len(files)) for name, call in work.items()}, UNIT, rounds)
-    return Table("evaluation: JPEG file to the crop at the centre", measurements, PADDLE, {OURS: 1.2})
+    return _table("evaluation: JPEG file to the crop at the centre", work, len(files), rounds, PADDLE, {OURS: 1.2})

@@ -72,12 +72,23 @@ class Measurement:
         }
 
 
+def tell(words: str) -> None:
+    """A line of progress to stderr, with the time of day."""
+    tqdm.write(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr)
+
+
 def measure_in_turn(
-    contestants: Mapping[str, Callable[[], float]], unit: str, rounds: int, warm_up: int = 1, scale: float = 1.0
+    title: str,
+    contestants: Mapping[str, Callable[[], float]],
+    unit: str,
+    rounds: int,
+    warm_up: int = 1,
+    scale: float = 1.0,
 ) -> list[Measurement]:
     """Lets each contestant do its work once a round, in an order that turns by one each round.
 
     Args:
+        title: for the progress, which is a bar on a terminal and a line a round elsewhere.
         contestants: by name; each does its work and returns the value measured (`seconds_of`, `rate_of`).
         unit: of `scale` times the values.
         rounds: that count.
@@ -86,7 +97,10 @@ def measure_in_turn(
     """
     values: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants)
-    for number in tqdm(range(warm_up + rounds), desc="rounds", disable=None, leave=False):
+    bar = tqdm(range(warm_up + rounds), desc=title, disable=None, leave=False)
+    for number in bar:
+        if bar.disable:
+            tell(f"{title}: round {number + 1} of {bar.total}")
         for name in order[number % len(order) :] + order[: number % len(order)]:
             value = contestants[name]() * scale
             if number >= warm_up:

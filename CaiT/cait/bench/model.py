@@ -16,7 +16,7 @@ import numpy as np
 
 from cait.bench.engine_process import EngineProcess
 from cait.bench.exported import timm_onnx, write_bundle
-from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn
+from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, tell
 from cait.bench.report import Report, Table
 from cait.errors import CaitError, positive
 
@@ -149,11 +149,12 @@ def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_si
         return measure
 
     work = {NAMES[kind]: contestant(engine) for kind, engine in engines.items()}
-    measurements = measure_in_turn(work, "images/s", rounds)
+    title = f"{variant}, {precision}, batch {batch_size}"
+    measurements = measure_in_turn(title, work, "images/s", rounds)
     baseline = NAMES[BASELINE] if BASELINE in engines else ""
     goal = GOALS.get((variant, batch_size), (None, None))[PRECISIONS.index(precision)]
     goals = {NAMES[OURS]: goal} if goal and baseline and OURS in engines else {}
-    return Table(f"{variant}, {precision}, batch {batch_size}", measurements, baseline, goals)
+    return Table(title, measurements, baseline, goals)
 
 
 def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: list[str]) -> list[Table]:
@@ -164,6 +165,7 @@ def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: li
 
     differences = []
     for variant in variants:
+        tell(f"exactness: {variant}")
         predictor = Predictor(models.bundle(variant, "fp32"), Engine())
         size = predictor.description.image_size
         images = np.random.default_rng(1).standard_normal((4, 3, *size)).astype("float32")
@@ -179,6 +181,7 @@ def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: li
 
     run = ROOT / json.loads(report.read_text())["run"]
     bundle = write_bundle(models.folder / "demo-bf16", run / "config.yaml", "bf16", weights=run / "best_model")
+    tell("exactness: bf16 on the demo's images")
     rows = deployment_rows(bundle, run / "best_model", ROOT / "dataset" / "digits" / "val")
     changed = {row.name: 100 * row.max_diff for row in rows if "bf16" in row.name and "changed" in row.name}
     goals = dict.fromkeys(changed, CHANGED_PERCENT)
@@ -192,6 +195,8 @@ def operators(models: Models, variant: str, batch_size: int, threads: int, times
     """Milliseconds a run of each kind of operator, of the plain and of the fused program."""
     tables = []
     for kind in ("plain", "fused"):
+        title = f"operators of the {kind} program, {variant}, batch {batch_size}"
+        tell(title)
         with models.engines([kind], variant, batch_size, "fp32", threads) as engines:
             found = engines[kind].operators(times) if kind in engines else {}
         small = sum(value for value in found.values() if value < 0.01 * sum(found.values()))
@@ -199,7 +204,6 @@ def operators(models: Models, variant: str, batch_size: int, threads: int, times
             {name: value for name, value in found.items() if value >= 0.01 * sum(found.values())}
         )
         shown = [*large.most_common(), *([("all others", small)] if small else [])]
-        title = f"operators of the {kind} program, {variant}, batch {batch_size}"
         tables += [Table(title, [Measurement(name, "ms", [value]) for name, value in shown])] if shown else []
     return tables
 
@@ -209,6 +213,7 @@ def growth(models: Models, label: str, name: str, values: list[int], precision: 
     seconds, memory = [], []
     for value in values:
         bundle = models.bundle(VARIANT, precision, **{name: value})
+        tell(f"growth: {precision}, {name} {value}")
         with EngineProcess(OURS, bundle, 1, precision, threads) as engine:
             if engine.missing:
                 models.notes.append(f"growth, {precision}: missing ({engine.missing}).")

@@ -81,9 +81,10 @@ def measure(bundle: pathlib.Path, image: pathlib.Path, rounds: int) -> list[Tabl
 
         return measure_one
 
-    answers = measure_in_turn({name: contestant(name) for name in commands}, "s", rounds)
+    title = "from process start to the answer, one image"
+    answers = measure_in_turn(title, {name: contestant(name) for name in commands}, "s", rounds)
     whole = [Measurement(name, "s", values[-rounds:]) for name, values in ends.items()]
     return [
-        Table("from process start to the answer, one image", answers, BASELINE, {INFER: GOAL}),
+        Table(title, answers, BASELINE, {INFER: GOAL}),
         Table("from process start to its end, one image", whole, BASELINE),
     ]

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from cait.bench.machine import peak_mb
-from cait.bench.measure import run_command_line
+from cait.bench.measure import run_command_line, tell
 from cait.errors import run_command
 
 
@@ -38,8 +38,14 @@ class Step:
     gradients: str | None = None
 
 
+def _in_words(step: Step) -> str:
+    options = {"batch_size": step.batch_size, "recompute": step.recompute, "query_chunk": step.query_chunk}
+    return ", ".join(f"{name} {value}" for name, value in (options | step.arguments).items() if value)
+
+
 def measure_step(step: Step) -> dict[str, Any]:
     """`seconds` of each step, `start_mb` with the fresh model and `peak_mb`, from a process started for it."""
+    tell(f"training steps of {step.variant}: {_in_words(step)}")
     words = ["-m", "cait.bench.step", json.dumps(dataclasses.asdict(step))]
     return json.loads(run_command_line(words).splitlines()[-1])
 

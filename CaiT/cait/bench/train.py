@@ -6,7 +6,7 @@ import pathlib
 import re
 import tempfile
 
-from cait.bench.measure import SCRIPTS, Measurement, run_command_line
+from cait.bench.measure import SCRIPTS, Measurement, run_command_line, tell
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
 from cait.bench.step import Step, measure_step
@@ -52,6 +52,7 @@ def wait_for_images(batch_size: int, num_steps: int, *overrides: str) -> Table:
         words += ["-dataset=folder", f"-data_path={data}", f"-batch_size={batch_size}", "-epochs=1"]
         words += [f"-output_dir={pathlib.Path(scratch) / 'run'}", "-o", "REPORT_FREQ=1", "VALIDATE_FREQ=0"]
         words += ["DEVICE=cpu", "MODEL.NUM_CLASSES=1", *overrides]
+        tell(f"training {VARIANT}, {num_steps} steps")
         log = run_command_line(words)
     costs = [tuple(map(float, found)) for found in COSTS.findall(log)][SKIPPED:]
     waits, steps = zip(*costs)
