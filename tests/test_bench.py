@@ -7,10 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cait.bench import input as bench_input
-from cait.bench import measure, memory, photos, startup, train
+from cait.bench import measure, memory, photos, report, startup, train
 from cait.bench.machine import describe_machine, in_words
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
@@ -182,6 +183,13 @@ def test_growth_is_a_curve_over_what_grows():
     assert all(len(row["values"]) == 1 and row["median"] > 0 for row in seconds.rows())
     assert all(len(row["values"]) == train.GROWTH_ROUNDS for row in peaks.rows())
     assert "grows with its power" in seconds.title
+
+
+def test_a_curve_that_hardly_grows_is_not_at_the_edge_of_its_chart():
+    axes = Figure().subplots()
+    report._curve(axes, Table("", [Measurement("1", "MB", [300.0]), Measurement("2", "MB", [301.0])], x=[1, 2]))
+    bottom, top = axes.get_ylim()
+    assert bottom == 0 and top > 310
 
 
 def test_the_wait_is_read_from_the_log_of_a_run():

@@ -157,7 +157,7 @@ def _curve(axes, table: Table) -> None:
     axes.plot(table.x, medians, marker="o")
     axes.fill_between(table.x, *zip(*(measurement.quartiles for measurement in table.measurements)), alpha=0.3)
     axes.set(xlabel=table.x_label, ylabel=table.measurements[0].unit)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.dataLim.y1)  # matplotlib leaves a margin only of a curve's own height
 
 
 def _short(value: float) -> str:
