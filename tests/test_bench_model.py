@@ -84,6 +84,7 @@ def test_a_round_is_the_median_of_runs_that_take_half_a_second_after_a_rest(monk
     row = table.rows()[0]
     assert row["name"] == "this project" and row["values"] == pytest.approx([160.0] * 3)
     assert row["ratio"] == pytest.approx(2.5) and row["goal"] == 1.7 and row["holds"]
+    assert row["latency_ms"] == pytest.approx(100) and "| 160 | 160 - 160 | 100 | 2.500 |" in table.markdown()
 
 
 def test_without_openvino_there_is_no_ratio_and_no_goal():

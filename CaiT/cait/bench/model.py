@@ -136,7 +136,7 @@ class Models:
 
 
 def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_size: int, precision: str) -> Table:
-    """Images a second of each engine; the value of a round is the median of some runs in a row."""
+    """Images a second and milliseconds a batch of each engine; a round gives the median of some runs in a row."""
 
     def contestant(engine: EngineProcess):
         first = statistics.median(engine.seconds(2))
@@ -154,7 +154,7 @@ def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_si
     baseline = NAMES[BASELINE] if BASELINE in engines else ""
     goal = GOALS.get((variant, batch_size), (None, None))[PRECISIONS.index(precision)]
     goals = {NAMES[OURS]: goal} if goal and baseline and OURS in engines else {}
-    return Table(title, measurements, baseline, goals)
+    return Table(title, measurements, baseline, goals, batch_size=batch_size)
 
 
 def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: list[str]) -> list[Table]:

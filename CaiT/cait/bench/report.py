@@ -23,6 +23,7 @@ class Table:
             baseline, where there is one.
         x_label: with it the table is also a curve over `x`.
         x: for each measurement, its place on that axis.
+        batch_size: of measurements in images/s; with it the table also has the milliseconds a batch.
     """
 
     title: str
@@ -31,13 +32,16 @@ class Table:
     goals: dict[str, float] = dataclasses.field(default_factory=dict)
     x_label: str = ""
     x: list[float] = dataclasses.field(default_factory=list)
+    batch_size: int = 0
 
     def rows(self) -> list[dict[str, Any]]:
-        """A dict for each measurement; with a baseline `ratio`, and with a goal `goal` and `holds`."""
+        """A dict for each measurement: by what is given `latency_ms`, `ratio`, `goal` and `holds` as well."""
         base = next((m for m in self.measurements if m.name == self.baseline), None)
         rows = []
         for measurement in self.measurements:
             row = measurement.as_dict()
+            if self.batch_size:
+                row["latency_ms"] = 1000 * self.batch_size / row["median"]
             if base is not None:
                 row["ratio"] = measurement.ratio_to(base)
             if measurement.name in self.goals:
@@ -52,12 +56,14 @@ class Table:
         """The table for a terminal and for a document."""
         unit = self.measurements[0].unit
         heads = [self.title, unit, "quartiles"]
+        heads += ["ms a batch"] if self.batch_size else []
         heads += [f"ratio to {self.baseline}"] if self.baseline else []
         heads += ["goal"] if self.goals else []
         lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         for row in self.rows():
             cells = [row["name"], _short(row["median"])]
             cells.append(f"{_short(row['lower_quartile'])} - {_short(row['upper_quartile'])}")
+            cells += [_short(row["latency_ms"])] if self.batch_size else []
             cells += [f"{row['ratio']:.3f}"] if self.baseline else []
             if self.goals:
                 sign = "at least" if self.measurements[0].is_rate else "at most"
