@@ -20,14 +20,15 @@ inline void normalise(const float* x, int dim, int width, T* to) {
   for (int c = 0; c < width; c += kLanes) total += load(x + c);
   const float mean = sum(total) / dim;
   Floats squares{};
-  for (int c = 0; c < width; c += kLanes) {
+  int c = 0;
+  for (; c + kLanes <= dim; c += kLanes) {
     const Floats centred = load(x + c) - mean;
     squares += centred * centred;
   }
-  // The padding holds zeros: each of its columns has added mean^2.
-  const float variance = (sum(squares) - (width - dim) * mean * mean) / dim;
-  const float scale = 1.f / std::sqrt(variance + 1e-6f);
-  for (int c = 0; c < width; c += kLanes) store(to + c, (load(x + c) - mean) * scale);
+  float variance = sum(squares);
+  for (; c < dim; ++c) variance += (x[c] - mean) * (x[c] - mean);  // without the padding
+  const float scale = 1.f / std::sqrt(variance / dim + 1e-6f);
+  for (c = 0; c < width; c += kLanes) store(to + c, (load(x + c) - mean) * scale);
 }
 
 // Calls `use(place, values)` for each vector of a panel of a tile, with its place in rows that are `width` apart.
