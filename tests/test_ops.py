@@ -1,5 +1,7 @@
 """The fused operators, on every instruction set of this processor, against a reference in plain NumPy."""
 
+import ctypes
+
 import numpy as np
 import paddle
 import pytest
@@ -8,10 +10,12 @@ from cait.deploy.fused import FusedCaiT
 from cait.model import CaiT
 from cait.ops import library
 from cait.ops.library import OperatorsUnavailable
+from cait.ops.pack import pack_blocks
 from conftest import ROOT, run_python
 
 INFER = str(ROOT / "CaiT" / "infer.py")
 
+THREADS = (1, 2, 3)  # more than there are cores will do: what matters is how the work is cut
 INSTRUCTIONS = ("amx", "avx512_bf16", "avx512", "avx2", "portable")
 # (image side, patch, dim, heads, mlp ratio, batch): the widths and heads of the ten variants, and sizes that are no
 # multiples of anything; batches that do and do not divide among the threads; a hidden layer that is cut both ways.
@@ -33,6 +37,17 @@ def operators():
         return library.operators()
     except OperatorsUnavailable as reason:
         pytest.skip(f"the operators cannot be used here: {reason}")
+
+
+def set_threads(number):
+    """How many threads the operators use: one, after the import of Paddle."""
+    ctypes.CDLL(str(library.folder() / library.LIBRARY)).omp_set_num_threads(number)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(operators):
+    yield
+    set_threads(1)
 
 
 def random_model(side, patch, dim, heads, mlp_ratio):
@@ -137,17 +152,66 @@ def test_every_instruction_set_gives_the_reference(shape, monkeypatch):
             if not library.instruction_set():
                 continue
             tried += 1
-            with paddle.no_grad():
-                found, attention = (tensor.numpy() for tensor in fused(paddle.to_tensor(images)))
-            assert np.abs(found - logits).max() <= tolerance * np.abs(logits).max(), (name, precision)
-            assert np.abs(attention - maps).max() <= tolerance, (name, precision)
-            np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-5)
+            for threads in THREADS:
+                set_threads(threads)
+                with paddle.no_grad():
+                    found, attention = (tensor.numpy() for tensor in fused(paddle.to_tensor(images)))
+                case = (name, precision, threads)
+                assert np.abs(found - logits).max() <= tolerance * np.abs(logits).max(), case
+                assert np.abs(attention - maps).max() <= tolerance, case
+                np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-5)
         assert tried
 
 
-def test_threads_at_once_do_not_disturb_each_other():
+SHORT_OF_THREADS = """
+import sys
+import numpy as np, paddle, pytest
+sys.path[:0] = sys.argv[1:]
+import test_ops
+from cait.ops import library
+
+operators = library.operators()
+model = test_ops.random_model(128, 2, 16, 2, 1.0)
+fused = test_ops.FusedCaiT(model, "fp32")
+fused.eval()
+with paddle.no_grad():
+    for batch in (5, 6, 13):
+        images = paddle.to_tensor(np.random.default_rng(1).standard_normal((batch, 3, 128, 128)).astype("float32"))
+        test_ops.set_threads(3)
+        found = fused(images).numpy()
+        test_ops.set_threads(1)
+        np.testing.assert_allclose(fused(images).numpy(), found, atol=1e-4 * np.abs(found).max())
+"""
+
+
+@pytest.mark.parametrize("instructions", ["portable", ""])
+def test_fewer_threads_than_were_asked_for(instructions, monkeypatch):
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "2")
+    monkeypatch.setenv("CAIT_INSTRUCTIONS", instructions)
+    result = run_python("-c", SHORT_OF_THREADS, str(ROOT / "CaiT"), str(ROOT / "tests"))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.parametrize("dim", [20, 40, 100])
+def test_rows_far_from_zero_are_normalised(operators, dim, instructions, monkeypatch):
+    monkeypatch.setenv("CAIT_INSTRUCTIONS", instructions)
+    if not library.instruction_set():
+        pytest.skip("not on this processor")
+    model = random_model(32, 8, dim, 4, 1.0)
+    vectors, panels = map(paddle.to_tensor, pack_blocks(model.blocks, "fp32"))
+    values = np.random.default_rng(2).uniform(5, 3000, 200).astype("float32")
+    x = np.broadcast_to(values[:, None, None], (200, 16, dim))
+    with paddle.no_grad():
+        found = operators.cait_blocks(paddle.to_tensor(np.ascontiguousarray(x)), vectors, panels, 4, dim).numpy()
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("openmp_threads", [1, 2])
+def test_threads_at_once_do_not_disturb_each_other(openmp_threads):
     import threading
 
+    set_threads(openmp_threads)
     model = random_model(*SHAPES[0][:-1])
     fused = FusedCaiT(model, "fp32")
     fused.eval()
@@ -156,6 +220,7 @@ def test_threads_at_once_do_not_disturb_each_other():
         expected, found = fused(images).numpy(), []
 
     def work():
+        set_threads(openmp_threads)  # which is each thread's own
         with paddle.no_grad():
             found.extend(np.array_equal(fused(images).numpy(), expected) for _ in range(20))
 

@@ -96,6 +96,7 @@ struct ClassWeights {
 template <class T>
 struct ClassSpace {
   float* patches;  // [images, tokens, width], normalised
+  // Of these, products read whole tiles.
   float* token;    // [images, width], the residual
   float* centre;   // [images, width], the token normalised
   Row<T>* rows;       // [images, width], the same for a product
@@ -107,8 +108,8 @@ struct ClassSpace {
   float* room;     // for all products
 
   ClassSpace(const Shape& s, std::size_t images, Pieces* pieces) {
-    images = tiles_of<Row<T>>(images) * kTileRows<Row<T>>;  // products read so many rows
     patches = pieces->take<float>(images * s.tokens * s.width());
+    images = tiles_of<Row<T>>(images) * kTileRows<Row<T>>;
     token = pieces->take<float>(images * s.width());
     centre = pieces->take<float>(images * s.width());
     rows = pieces->take<Row<T>>(images * s.width());
@@ -159,9 +160,14 @@ void attend_to_patches(const Shape& s, const float* patches, const float* centre
 
 template <class T>
 std::size_t class_scratch(const ClassCall& call, int threads) {
-  Pieces pieces{nullptr};
-  for (int t = 0; t < threads; ++t) (void)ClassSpace<T>(call.shape, (call.images + threads - 1) / threads, &pieces);
-  return pieces.used;
+  // There may be fewer threads than were asked for, which need more: they have more images, and whole tiles of them.
+  std::size_t most = 0;
+  for (int team = 1; team <= threads; ++team) {
+    Pieces pieces{nullptr};
+    (void)ClassSpace<T>(call.shape, (call.images + team - 1) / team, &pieces);
+    most = std::max(most, std::min(team, call.images) * pieces.used);
+  }
+  return most;
 }
 
 // One thread's share: some of the images, all together, for the products read each weight once.
@@ -170,9 +176,11 @@ void class_blocks(const ClassCall& call, const Team& team) {
   const Shape& s = call.shape;
   const int first = static_cast<long>(call.images) * team.thread / team.threads;
   const int images = static_cast<long>(call.images) * (team.thread + 1) / team.threads - first;
+  if (!images) return;
   const int width = s.width(), head_width = s.head_width(), attention = s.attention_width(), hidden = s.hidden_width();
   Pieces pieces{team.scratch};
-  for (int t = 0; t < team.thread; ++t) (void)ClassSpace<T>(s, (call.images + team.threads - 1) / team.threads, &pieces);
+  const int before = std::min(team.thread, first);  // threads that have images
+  for (int t = 0; t < before; ++t) (void)ClassSpace<T>(s, (call.images + team.threads - 1) / team.threads, &pieces);
   const ClassSpace<T> space(s, (call.images + team.threads - 1) / team.threads, &pieces);
   const long image = static_cast<long>(s.tokens) * width;
 
