@@ -12,7 +12,7 @@
 #include "kernels.h"
 
 namespace cait {
-const Kernels *const amx_float = kernels<float>(), *const amx_bf16 = kernels<Bf16>();
+const Kernels *const amx_float = &kKernels<float>, *const amx_bf16 = &kKernels<Bf16>;
 }  // namespace cait
 #else
 namespace cait {

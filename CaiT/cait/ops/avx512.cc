@@ -9,7 +9,7 @@
 #include "kernels.h"
 
 namespace cait {
-const Kernels *const avx512_float = kernels<float>(), *const avx512_bf16 = kernels<Bf16>();
+const Kernels *const avx512_float = &kKernels<float>, *const avx512_bf16 = &kKernels<Bf16>;
 }  // namespace cait
 #else
 namespace cait {

@@ -21,7 +21,8 @@
 
 namespace cait {
 
-constexpr int kPanel = 16;  // columns of a weight panel
+constexpr int kPanel = 16;      // columns of a weight panel
+constexpr int kMostHeads = 64;  // that the kernels keep room for
 
 inline int padded(int size) { return (size + kPanel - 1) / kPanel * kPanel; }
 

@@ -228,8 +228,4 @@ void class_blocks(const ClassCall& call, const Team& team) {
 }
 
 template <class T>
-const Kernels* kernels() {
-  static const Kernels table{patch_scratch<T>, patches<T>, block_scratch<T>, blocks<T>, class_scratch<T>,
-                             class_blocks<T>};
-  return &table;
-}
+constexpr Kernels kKernels{patch_scratch<T>, patches<T>, block_scratch<T>, blocks<T>, class_scratch<T>, class_blocks<T>};

@@ -28,6 +28,12 @@ struct InstructionSet {
 };
 
 #ifdef __x86_64__
+// Whether there are products of bfloat16 pairs in vectors, which older compilers cannot ask for by name.
+bool has_avx512_bf16() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
 // Whether there is a matrix unit for bfloat16, and Linux lets this process use it, which must ask for it.
 bool may_use_amx() {
   constexpr unsigned kTilesAndBf16 = 1u << 24 | 1u << 22;
@@ -39,30 +45,30 @@ bool may_use_amx() {
 #endif
 
 // Best first.
-const std::vector<InstructionSet>& instruction_sets() {
+std::vector<InstructionSet> find_instruction_sets() {
 #ifdef __x86_64__
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  const bool avx512_bf16 = avx512 && cait::avx512_bf16_dot && has_avx512_bf16();
   const bool amx = avx512_bf16 && cait::amx_bf16 && may_use_amx();
 #else
   const bool avx2 = false, avx512 = false, avx512_bf16 = false, amx = false;
 #endif
-  static const std::vector<InstructionSet> sets{
+  return {
       {"amx", amx, cait::amx_float, cait::amx_bf16},
       {"avx512_bf16", avx512_bf16, cait::avx512_float, cait::avx512_bf16_dot},
       {"avx512", avx512, cait::avx512_float, cait::avx512_bf16},
       {"avx2", avx2, cait::avx2_float, cait::avx2_bf16},
       {"portable", true, cait::portable_float, cait::portable_bf16},
   };
-  return sets;
 }
 
 // The best there is, or what CAIT_INSTRUCTIONS names, for comparison; null where this processor has no such thing.
 const InstructionSet* instruction_set() {
   const char* wanted = std::getenv("CAIT_INSTRUCTIONS");
-  for (const InstructionSet& set : instruction_sets()) {
+  static const std::vector<InstructionSet> sets = find_instruction_sets();
+  for (const InstructionSet& set : sets) {
     if (set.there && (!wanted || !*wanted || std::string(wanted) == set.name)) return &set;
   }
   return nullptr;
@@ -100,6 +106,7 @@ void in_threads(const Call& call, std::size_t (*bytes)(const Call&, int), void (
 
 std::vector<Tensor> run_patches(const Tensor& images, const Tensor& positions, const Tensor& panels, int patch_size) {
   const auto in = images.shape(), out = positions.shape();
+  check(in.size() == 4 && out.size() == 2 && patch_size > 0, "images and positions");
   const int64_t depth = cait::padded(in[1] * patch_size * patch_size);
   check(images.dtype() == DataType::FLOAT32 && out[0] == in[2] / patch_size * (in[3] / patch_size), "positions");
   check_size(panels, depth * cait::padded(out[1]), "patch embedding");
@@ -114,7 +121,8 @@ std::vector<Tensor> run_patches(const Tensor& images, const Tensor& positions, c
 
 cait::Shape shape_of(const Tensor& x, const Tensor& panels, int num_heads, int hidden_dim) {
   const auto size = x.shape();
-  check(x.dtype() == DataType::FLOAT32 && size.size() == 3 && size[2] % num_heads == 0, "number of heads");
+  check(x.dtype() == DataType::FLOAT32 && size.size() == 3 && panels.shape().size() == 2, "patches");
+  check(0 < num_heads && num_heads <= cait::kMostHeads && size[2] % num_heads == 0, "number of heads");
   return {static_cast<int>(size[1]), static_cast<int>(size[2]), num_heads, static_cast<int>(size[2]) / num_heads,
           hidden_dim, static_cast<int>(panels.shape()[0])};
 }

@@ -7,5 +7,5 @@
 #include "kernels.h"
 
 namespace cait {
-const Kernels *const portable_float = kernels<float>(), *const portable_bf16 = kernels<Bf16>();
+const Kernels *const portable_float = &kKernels<float>, *const portable_bf16 = &kKernels<Bf16>;
 }  // namespace cait

@@ -115,7 +115,7 @@ void queries_keys_values(const Shape& s, const Weights<T>& w, const float* x, in
 // H is the number of heads, or 0 where it is known only at run time.
 template <int H, class T>
 void mix_heads(const Shape& s, const Weights<T>& w, float* logits, long stride, T* mixed) {
-  constexpr int kMost = H ? H : 64;
+  constexpr int kMost = H ? H : kMostHeads;
   const int heads = H ? H : s.heads, keys = padded_keys<T>(s);
   Floats values[kMost], most[kMost];
   float weights[kMost * kMost];

@@ -55,7 +55,10 @@ inline void store(Bf16* to, Floats v) {
 #ifdef CAIT_BF16_DOT
   store_as(to, _mm512_cvtneps_pbh((__m512)v));
 #else
-  store_as(to, __builtin_convertvector((rounded_bits(v) >> 16) & 0xffff, Halves));
+  const Ints words = rounded_bits(v) >> 16;
+  Halves halves;
+  for (int i = 0; i < kLanes; ++i) halves[i] = words[i];  // __builtin_convertvector, in compilers older than it
+  store_as(to, halves);
 #endif
 }
 
