@@ -1,6 +1,8 @@
 """Libraries that are compiled on the user's machine: once, by one of several processes, or why not."""
 
 import concurrent.futures
+import errno
+import os
 
 import pytest
 
@@ -25,7 +27,16 @@ def test_the_folder_is_named_after_what_is_built(tmp_path, monkeypatch):
     assert cache_folder("loops", key_of(["a"])) in folders
 
 
-def test_of_several_processes_one_builds(tmp_path):
+@pytest.fixture
+def compiler(tmp_path_factory, monkeypatch):
+    """Something by the name of one: what is built here needs none."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "g++").write_text("#!/bin/sh\n")
+    (folder / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_of_several_processes_one_builds(tmp_path, compiler):
     words = ["-c", SCRIPT, str(tmp_path / "new"), str(ROOT / "CaiT")]
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         results = list(pool.map(lambda _: run_python(*words), range(3)))
@@ -34,13 +45,24 @@ def test_of_several_processes_one_builds(tmp_path):
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"lock", "made"}
 
 
+def test_without_a_home_there_is_no_folder(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compiled.pathlib.Path, "home", home)
+    with pytest.raises(CannotBuild, match="no home directory"):
+        cache_folder("loops", "key")
+
+
 def test_what_was_built_is_not_built_again(tmp_path, capsys):
     (tmp_path / "made").touch()
     build_once(tmp_path, ["made"], FAILING, "building now")
     assert capsys.readouterr().err == ""
 
 
-def test_a_build_that_failed_is_not_tried_again(tmp_path, capsys):
+def test_a_build_that_failed_is_not_tried_again(tmp_path, capsys, compiler):
     for message in ("building them failed; ", "building them failed before; "):
         with pytest.raises(CannotBuild, match=message):
             build_once(tmp_path, ["made"], FAILING, "building now")
@@ -48,7 +70,16 @@ def test_a_build_that_failed_is_not_tried_again(tmp_path, capsys):
     assert capsys.readouterr().err == "building now\n"
 
 
-def test_where_nothing_can_be_built_the_reason_is_said(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_reason(tmp_path, monkeypatch, compiler):
+    def copy(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(compiled.shutil, "copyfile", copy)
+    with pytest.raises(CannotBuild, match=r"cannot be written \(No space left on device\)"):
+        build_once(tmp_path, ["made"], ["true"], "")
+
+
+def test_where_nothing_can_be_built_the_reason_is_said(tmp_path, monkeypatch, compiler):
     (tmp_path / "file").touch()
     with pytest.raises(CannotBuild, match="cannot be written"):
         build_once(tmp_path / "file" / "folder", ["made"], FAILING, "")

@@ -32,8 +32,15 @@ def key_of(parts: Iterable[str | bytes]) -> str:
 
 
 def cache_folder(name: str, key: str) -> pathlib.Path:
-    """Where a library of this name and key is kept."""
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    """Where a library of this name and key is kept.
+
+    Raises:
+        CannotBuild: there is no such place.
+    """
+    try:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    except RuntimeError as error:
+        raise CannotBuild("there is no home directory; XDG_CACHE_HOME may name a folder to keep them in") from error
     return cache / "cait" / f"{name}-{key}"
 
 
@@ -57,15 +64,12 @@ def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str
         raise CannotBuild("there is no compiler (g++)")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        lock = os.open(target / "lock", os.O_CREAT | os.O_WRONLY)
+        with (target / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
+            if not _whole(target, files):
+                _build(target, files, command, notice)
     except OSError as error:
-        raise CannotBuild(f"{target} cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
-        if not _whole(target, files):
-            _build(target, files, command, notice)
-    finally:
-        os.close(lock)
+        raise CannotBuild(f"{target} cannot be written ({error.strerror or error})") from error
 
 
 def _whole(target: pathlib.Path, files: Sequence[str]) -> bool:
@@ -80,7 +84,8 @@ def _build(target: pathlib.Path, files: Sequence[str], command: Sequence[str], n
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).resolve().parent.parent)}
         words = [word.replace("{folder}", scratch) for word in command]
-        done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        done = subprocess.run(words, env=environment, **streams)
         if done.returncode:
             write_text(failure, done.stdout)
             raise CannotBuild(f"building them failed; {failure} says why")

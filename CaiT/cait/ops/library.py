@@ -7,8 +7,10 @@ import importlib.util
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import TypeVar
 
 import paddle
 
@@ -17,30 +19,46 @@ from cait.compiled import CannotBuild, build_once, cache_folder, key_of
 NAME = "cait_ops"
 SOURCE_FOLDER = pathlib.Path(__file__).resolve().parent
 COMPILER_FLAGS = ["-O3", "-std=c++17", "-fopenmp"]
-# Paddle's own OpenMP: with a second one in the process, the threads of both compete for the cores.
-LINKER_FLAGS = ["-l:libiomp5.so"]
+# Paddle's own OpenMP, where it has one: with a second one in the process, the threads of both compete for the cores.
+OPENMP = "libiomp5.so"
+LINKER_FLAGS = [f"-l:{OPENMP}" if (pathlib.Path(paddle.__file__).parent / "libs" / OPENMP).is_file() else "-fopenmp"]
 LIBRARY, WRAPPERS = f"{NAME}.so", f"{NAME}.py"
 NOTICE = "building the fused operators, once: about half a minute"
+
+
+Result = TypeVar("Result")
 
 
 class OperatorsUnavailable(Exception):
     """Why the operators cannot be used on this machine, in a phrase."""
 
 
+def _once(work: Callable[[], Result]) -> Callable[[], Result]:
+    """As `functools.cache`, but threads that ask at the same time wait for the first one."""
+    cached, lock = functools.cache(work), threading.Lock()
+
+    @functools.wraps(work)
+    def call() -> Result:
+        with lock:
+            return cached()
+
+    return call
+
+
 @functools.cache
 def _key() -> str:
-    """Of this version of PaddlePaddle, this source and this kind of processor."""
+    """Of these versions of PaddlePaddle and Python, this source and this kind of processor."""
     sources = sorted(SOURCE_FOLDER.glob("*.cc")) + sorted(SOURCE_FOLDER.glob("*.h"))
-    versions = (paddle.__version__, paddle.version.commit, *COMPILER_FLAGS, *LINKER_FLAGS)
+    versions = (paddle.__version__, paddle.version.commit, sys.implementation.cache_tag, *COMPILER_FLAGS, *LINKER_FLAGS)
     return key_of([*versions, *(path.read_bytes() for path in sources)])
 
 
 def folder() -> pathlib.Path:
-    """Where the library for this version of PaddlePaddle, this source and this kind of processor is kept."""
+    """Where the library for these versions, this source and this kind of processor is kept."""
     return cache_folder(NAME, _key())
 
 
-@functools.cache
+@_once
 def register() -> str:
     """Makes the operators known to this process, building them where that was never done.
 
@@ -56,7 +74,7 @@ def register() -> str:
             paddle.utils.cpp_extension.load_op_meta_info_and_register_op(str(library))
         name = instruction_set()
     except (RuntimeError, OSError, AttributeError) as error:
-        raise OperatorsUnavailable(f"{library} cannot be loaded") from error
+        raise OperatorsUnavailable(f"{library} cannot be loaded{_why_not(library)}") from error
     if not name:
         raise OperatorsUnavailable("CAIT_INSTRUCTIONS names what this processor does not have")
     return name
@@ -65,6 +83,9 @@ def register() -> str:
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
     """Keeps Paddle's warnings from stderr that it registers each operator twice, which it does by itself."""
+    if sys.stderr is None:
+        yield
+        return
     sys.stderr.flush()
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -76,6 +97,15 @@ def _silenced() -> Iterator[None]:
         os.close(nothing)
 
 
+def _why_not(library: pathlib.Path) -> str:
+    """What the system says of a library that it cannot load, such as another one that is missing."""
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return f" ({error})"
+    return ""
+
+
 def instruction_set() -> str:
     """What the operators use on this processor now: the best it has or CAIT_INSTRUCTIONS; empty if it has not that."""
     function = ctypes.CDLL(str(folder() / LIBRARY)).cait_instruction_set
@@ -83,7 +113,7 @@ def instruction_set() -> str:
     return function().decode()
 
 
-@functools.cache
+@_once
 def operators() -> ModuleType:
     """The module with `cait_patches`, `cait_blocks` and `cait_class_blocks`, for tensors and for tracing.
 
@@ -99,9 +129,9 @@ def operators() -> ModuleType:
 
 def _built() -> pathlib.Path:
     """The folder with the library, built now if it was not there."""
-    target = folder()
     command = [sys.executable, "-m", "cait.ops.build", "{folder}"]
     try:
+        target = folder()
         build_once(target, [WRAPPERS, LIBRARY], command, NOTICE)
     except CannotBuild as reason:
         raise OperatorsUnavailable(str(reason)) from reason
