@@ -7,11 +7,11 @@
 """
 
 import argparse
-import os
 import pathlib
 import sys
 
 from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, results_file, run_command
+from cait.processor import usable_cores
 
 
 def _arguments() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
     parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **on)
     parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **on)
-    parser.add_argument("--cpu_threads", type=positive, default=os.cpu_count() or 1)
+    parser.add_argument("--cpu_threads", type=positive, default=usable_cores())
     parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
     parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)

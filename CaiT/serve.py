@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 from cait.errors import ArgumentParser, UsageError, boolean, port, positive, run_command, seconds, token
+from cait.processor import usable_cores
 
 MB = 1_000_000
 
@@ -35,7 +36,7 @@ def _arguments() -> argparse.Namespace:
     on = {"type": boolean, "nargs": "?", "const": True}
     parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
     parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
-    parser.add_argument("--cpu_threads", type=positive, default=os.cpu_count() or 1)
+    parser.add_argument("--cpu_threads", type=positive, default=usable_cores())
     parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
     args = parser.parse_args()

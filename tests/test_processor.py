@@ -1,8 +1,10 @@
 """What the processor is asked for before Paddle is imported."""
 
+import os
+
 import pytest
 
-from cait.processor import AVX512, processor_fields, use_avx512_on_amd
+from cait.processor import AVX512, processor_fields, usable_cores, use_avx512_on_amd
 
 FLAGS = " ".join(sorted(AVX512))
 
@@ -34,3 +36,13 @@ def test_a_system_that_does_not_tell_changes_nothing(tmp_path):
     environment = {}
     use_avx512_on_amd(environment, tmp_path / "none")
     assert environment == {} and processor_fields(tmp_path / "none") == {}
+
+
+def test_a_process_that_may_use_one_core_computes_with_one_thread():
+    cores = os.sched_getaffinity(0)
+    assert usable_cores() == len(cores)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, cores)

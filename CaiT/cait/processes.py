@@ -8,6 +8,7 @@ import sys
 import time
 
 from cait.errors import UsageError
+from cait.processor import usable_cores
 
 GRACE_SECONDS = 15.0
 
@@ -35,7 +36,7 @@ def share_cores() -> None:
     """
     local = int(os.environ.get("PADDLE_LOCAL_SIZE", os.environ.get("PADDLE_TRAINERS_NUM", "1")))
     if local > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // local)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // local)))
         os.environ.setdefault("GLOG_minloglevel", "1")  # who connected to whom
 
 

@@ -23,6 +23,11 @@ def processor_fields(cpuinfo: str | os.PathLike = CPUINFO) -> dict[str, str]:
     return fields
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on, which `taskset` or a container can make fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_avx512_on_amd(environment: MutableMapping[str, str] = os.environ, cpuinfo: str | os.PathLike = CPUINFO) -> None:
     """Lets the MKL in PaddlePaddle use AVX-512 on an AMD processor that has it; to be called before Paddle is imported.
 

@@ -5,7 +5,7 @@ import os
 import platform
 from typing import Any
 
-from cait.processor import processor_fields
+from cait.processor import processor_fields, usable_cores
 
 # What the processor may have that decides how fast it computes, by the kernel's names.
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
@@ -19,7 +19,7 @@ def describe_machine(cpuinfo: str = "/proc/cpuinfo", meminfo: str = "/proc/memin
     flags = set(processor.get("flags", "").split())
     return {
         "processor": processor.get("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "features": [name for name in FEATURES if name in flags],
         "memory_mb": int(processor_fields(meminfo).get("MemTotal", "0 kB").split()[0]) // 1024,
         "system": f"{platform.system()} {platform.machine()}",

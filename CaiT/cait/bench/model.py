@@ -5,7 +5,6 @@ import collections
 import contextlib
 import json
 import math
-import os
 import pathlib
 import statistics
 import tempfile
@@ -19,6 +18,7 @@ from cait.bench.exported import timm_onnx, write_bundle
 from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, tell
 from cait.bench.report import Report, Table
 from cait.errors import CaitError, positive
+from cait.processor import usable_cores
 
 ROOT = SCRIPTS.parent
 VARIANT, PRECISIONS = "cait_xxs24_224", ("fp32", "bf16")
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-sizes", type=positive, nargs="+", help="images a run; default: the goals'")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--engines", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--threads", type=positive, default=os.cpu_count() or 1, help="of each engine")
+    parser.add_argument("--threads", type=positive, default=usable_cores(), help="of each engine")
     parser.add_argument("--demo", type=pathlib.Path, default=ROOT / "output" / "demo", help="folder of `make demo`")
     parser.add_argument("--only", choices=("speed", "exactness", "operators", "growth"), help="leave out the rest")
 

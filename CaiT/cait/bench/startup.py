@@ -1,7 +1,6 @@
 """How long `infer.py` takes for one image: to its answer, which is the first line it prints, and to its end."""
 
 import argparse
-import os
 import pathlib
 import tempfile
 
@@ -9,6 +8,7 @@ from cait.bench.exported import write_bundle
 from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, seconds_to_first_line
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
+from cait.processor import usable_cores
 
 GOAL = 1.25
 BASELINE, PLAIN = "import paddle, create the predictor", "the same of the plain program"
@@ -61,7 +61,7 @@ def measure(bundle: pathlib.Path, image: pathlib.Path, rounds: int) -> list[Tabl
     from cait.deploy.inference_engine import Engine, choose_program
     from cait.ops.library import LIBRARY, folder
 
-    description, threads = read_description(bundle), str(os.cpu_count() or 1)
+    description, threads = read_description(bundle), str(usable_cores())
     plain = ["-c", CREATE, bundle / description.program, bundle / PARAMETERS, threads]
     (program, parameters), _ = choose_program(Engine(precision=description.precision), description)
     commands = {

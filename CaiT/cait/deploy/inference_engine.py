@@ -1,7 +1,6 @@
 """How Paddle Inference is to run a program, whether this machine can, and the configuration that says so."""
 
 import dataclasses
-import os
 import pathlib
 
 from paddle import inference
@@ -9,7 +8,7 @@ from paddle import inference
 from cait.deploy.bundle import PARAMETERS, STEM, Description
 from cait.device import has_gpu
 from cait.ops.library import OperatorsUnavailable, register
-from cait.processor import CPUINFO, processor_fields
+from cait.processor import CPUINFO, processor_fields, usable_cores
 
 GPU_MEMORY_MB = 256  # reserved at first; it grows
 TENSORRT_WORKSPACE = 1 << 30
@@ -31,7 +30,7 @@ class Engine:
 
     use_gpu: bool = False
     onednn: bool = True
-    cpu_threads: int = os.cpu_count() or 1
+    cpu_threads: int = usable_cores()
     precision: str | None = "fp32"
     tensorrt: bool = False
     max_batch_size: int = 1
