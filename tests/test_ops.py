@@ -1,6 +1,9 @@
 """The fused operators, on every instruction set of this processor, against a reference in plain NumPy."""
 
+import concurrent.futures
 import ctypes
+import threading
+import time
 
 import numpy as np
 import paddle
@@ -209,8 +212,6 @@ def test_rows_far_from_zero_are_normalised(operators, dim, instructions, monkeyp
 
 @pytest.mark.parametrize("openmp_threads", [1, 2])
 def test_threads_at_once_do_not_disturb_each_other(openmp_threads):
-    import threading
-
     set_threads(openmp_threads)
     model = random_model(*SHAPES[0][:-1])
     fused = FusedCaiT(model, "fp32")
@@ -230,6 +231,35 @@ def test_threads_at_once_do_not_disturb_each_other(openmp_threads):
     for thread in threads:
         thread.join()
     assert len(found) == 60 and all(found)
+
+
+@pytest.mark.parametrize("heads, dim", [(0, 40), (3, 40), (65, 65)])
+def test_sizes_that_do_not_fit_are_an_error(operators, heads, dim):
+    vectors, panels = map(paddle.to_tensor, pack_blocks(random_model(32, 8, 40, 4, 1.0).blocks, "fp32"))
+    with pytest.raises(Exception, match="do not fit: number of heads"):  # Paddle chooses its class
+        operators.cait_blocks(paddle.zeros([1, 16, dim]), vectors, panels, heads, 40)
+    with pytest.raises(Exception, match="do not fit: patches"):
+        operators.cait_blocks(paddle.zeros([16, 40]), vectors, panels, 4, 40)
+
+
+def test_a_library_that_cannot_be_loaded_says_why(tmp_path, monkeypatch):
+    (tmp_path / library.LIBRARY).write_text("no library")
+    monkeypatch.setattr(library, "_built", lambda: tmp_path)
+    with pytest.raises(OperatorsUnavailable, match=r"cannot be loaded \(.*file too short"):
+        library.register.__wrapped__()
+
+
+def test_threads_that_ask_at_once_wait_for_the_first():
+    calls = []
+
+    def work():
+        calls.append(1)
+        time.sleep(0.2)
+        return len(calls)
+
+    once = library._once(work)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda _: once(), range(3))) == [1, 1, 1]
 
 
 def test_without_a_compiler_the_reason_is_said(tmp_path, monkeypatch):
