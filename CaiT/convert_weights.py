@@ -8,8 +8,9 @@ python CaiT/convert_weights.py output/best_model.pdparams --to safetensors     #
 import argparse
 import pathlib
 
-from cait.download import SOURCES, default_cache, fetch
+from cait.download import SOURCES, fetch
 from cait.errors import ArgumentParser, UsageError, run_command
+from cait.files import user_cache
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -20,7 +21,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
     parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="who publishes it")
     parser.add_argument("--base-url", help="a mirror, in place of the publisher's https://host")
-    parser.add_argument("--cache", type=pathlib.Path, default=default_cache(), help="folder of downloads")
+    parser.add_argument("--cache", type=pathlib.Path, help="folder of downloads; default: ~/.cache/cait")
     parser.add_argument("--to", choices=("paddle", "safetensors", "torch"), default="paddle")
     parser.add_argument("--output", type=pathlib.Path, help="default: CaiT/VARIANT.pdparams, or beside SOURCE")
     parser.add_argument("--force", action="store_true", help="replace the output if it is there")
@@ -40,7 +41,7 @@ def main() -> None:
     if source is None:
         kind = SOURCES[args.origin]
         url = kind.url(args.variant, args.base_url)
-        source = fetch(url, args.cache, f"{args.variant}.{args.origin}{kind.suffix}")
+        source = fetch(url, args.cache or user_cache(), f"{args.variant}.{args.origin}{kind.suffix}")
         print(f"from {url}: {source}")
     tensors = exchange.read_any(source, expected)
     variant = args.variant or exchange.name_of(tensors)

@@ -34,3 +34,11 @@ def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CaitError, match="cannot be written"):
         files.writable_folder(tmp_path / "file")
+
+
+def test_the_cache_is_where_the_user_says_or_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert files.user_cache() == tmp_path / "cait"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(files.pathlib.Path, "home", lambda: tmp_path)
+    assert files.user_cache() == tmp_path / ".cache" / "cait"

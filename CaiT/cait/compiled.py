@@ -14,7 +14,8 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 
-from cait.files import replacing, write_text
+from cait.errors import CaitError
+from cait.files import replacing, user_cache, write_text
 
 FAILURE = "build.log"
 
@@ -38,10 +39,9 @@ def cache_folder(name: str, key: str) -> pathlib.Path:
         CannotBuild: there is no such place.
     """
     try:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    except RuntimeError as error:
-        raise CannotBuild("there is no home directory; XDG_CACHE_HOME may name a folder to keep them in") from error
-    return cache / "cait" / f"{name}-{key}"
+        return user_cache() / f"{name}-{key}"
+    except CaitError as error:
+        raise CannotBuild(str(error)) from error
 
 
 def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str], notice: str) -> None:

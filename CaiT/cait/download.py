@@ -44,11 +44,6 @@ SOURCES = {
 }
 
 
-def default_cache() -> pathlib.Path:
-    """`$XDG_CACHE_HOME/cait`, or `~/.cache/cait`."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cait"
-
-
 def fetch(url: str, cache: pathlib.Path, name: str) -> pathlib.Path:
     """The checkpoint `cache/name`, downloaded from `url` unless it is there.
 

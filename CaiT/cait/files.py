@@ -46,6 +46,18 @@ def read_text(path: str | os.PathLike) -> str:
         raise CaitError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
 
 
+def user_cache() -> pathlib.Path:
+    """`$XDG_CACHE_HOME/cait`, or `~/.cache/cait`: what can be made or downloaded again.
+
+    Raises:
+        CaitError: this user has no home directory.
+    """
+    try:
+        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cait"
+    except RuntimeError as error:
+        raise CaitError("there is no home directory; XDG_CACHE_HOME may name a folder to keep files in") from error
+
+
 def writable_folder(path: str | os.PathLike) -> pathlib.Path:
     """Makes the folder where needed and checks that files can be made in it.
 
