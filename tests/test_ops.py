@@ -168,12 +168,10 @@ def test_every_instruction_set_gives_the_reference(shape, monkeypatch):
 
 SHORT_OF_THREADS = """
 import sys
-import numpy as np, paddle, pytest
+import numpy as np, paddle
 sys.path[:0] = sys.argv[1:]
 import test_ops
-from cait.ops import library
 
-operators = library.operators()
 model = test_ops.random_model(128, 2, 16, 2, 1.0)
 fused = test_ops.FusedCaiT(model, "fp32")
 fused.eval()

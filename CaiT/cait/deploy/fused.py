@@ -8,7 +8,7 @@ from cait.ops.library import OperatorsUnavailable, operators
 from cait.ops.pack import pack_blocks, pack_class_blocks, pack_patches
 
 PRECISIONS = ("fp32", "bf16")
-MAX_HEADS = 64  # what the kernels keep room for
+MAX_HEADS = 64  # `kMostHeads` of the kernels
 
 
 class FusedCaiT(nn.Layer):

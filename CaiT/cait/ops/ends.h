@@ -158,14 +158,23 @@ void attend_to_patches(const Shape& s, const float* patches, const float* centre
   }
 }
 
+// The most images that one of a team's threads has.
+inline int class_share(const ClassCall& call, int threads) { return (call.images + threads - 1) / threads; }
+
+// Bytes of one thread's space.
+template <class T>
+std::size_t class_space(const ClassCall& call, int threads) {
+  Pieces pieces{nullptr};
+  (void)ClassSpace<T>(call.shape, class_share(call, threads), &pieces);
+  return pieces.used;
+}
+
 template <class T>
 std::size_t class_scratch(const ClassCall& call, int threads) {
   // There may be fewer threads than were asked for, which need more: they have more images, and whole tiles of them.
   std::size_t most = 0;
   for (int team = 1; team <= threads; ++team) {
-    Pieces pieces{nullptr};
-    (void)ClassSpace<T>(call.shape, (call.images + team - 1) / team, &pieces);
-    most = std::max(most, std::min(team, call.images) * pieces.used);
+    most = std::max(most, std::min(team, call.images) * class_space<T>(call, team));
   }
   return most;
 }
@@ -178,10 +187,9 @@ void class_blocks(const ClassCall& call, const Team& team) {
   const int images = static_cast<long>(call.images) * (team.thread + 1) / team.threads - first;
   if (!images) return;
   const int width = s.width(), head_width = s.head_width(), attention = s.attention_width(), hidden = s.hidden_width();
-  Pieces pieces{team.scratch};
   const int before = std::min(team.thread, first);  // threads that have images
-  for (int t = 0; t < before; ++t) (void)ClassSpace<T>(s, (call.images + team.threads - 1) / team.threads, &pieces);
-  const ClassSpace<T> space(s, (call.images + team.threads - 1) / team.threads, &pieces);
+  Pieces pieces{team.scratch + before * class_space<T>(call, team.threads)};
+  const ClassSpace<T> space(s, class_share(call, team.threads), &pieces);
   const long image = static_cast<long>(s.tokens) * width;
 
   for (int i = 0; i < images; ++i) {
@@ -228,4 +236,5 @@ void class_blocks(const ClassCall& call, const Team& team) {
 }
 
 template <class T>
-constexpr Kernels kKernels{patch_scratch<T>, patches<T>, block_scratch<T>, blocks<T>, class_scratch<T>, class_blocks<T>};
+constexpr Kernels kKernels{patch_scratch<T>, patches<T>,       block_scratch<T>,
+                           blocks<T>,        class_scratch<T>, class_blocks<T>};

@@ -24,8 +24,6 @@ OPENMP = "libiomp5.so"
 LINKER_FLAGS = [f"-l:{OPENMP}" if (pathlib.Path(paddle.__file__).parent / "libs" / OPENMP).is_file() else "-fopenmp"]
 LIBRARY, WRAPPERS = f"{NAME}.so", f"{NAME}.py"
 NOTICE = "building the fused operators, once: about half a minute"
-
-
 Result = TypeVar("Result")
 
 

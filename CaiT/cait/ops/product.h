@@ -1,4 +1,5 @@
-// Matrix products of rows and packed panels, by the tiles of vector_tile.h and, where there is a matrix unit, of matrix_tile.h.
+// Matrix products of rows and packed panels, by the tiles of vector_tile.h and, where there is a matrix unit, of
+// matrix_tile.h.
 //
 // A panel holds 16 columns: float [depth][16], or bfloat16 [depth / 2][16][2], so that one vector load takes a step of
 // the depth for as many columns as there are lanes. A tile keeps its sums in registers: CAIT_TILE_ROWS rows by
