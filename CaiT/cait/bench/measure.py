@@ -5,6 +5,7 @@ ratios within a round, in which both ran close to each other.
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 import statistics
@@ -70,6 +71,11 @@ class Measurement:
             "maximum": max(self.values),
             "values": self.values,
         }
+
+
+def power_of_growth(sizes: Sequence[float], found: Sequence[Measurement]) -> float:
+    """With which power of the size the measurements grow, from the first one to the last."""
+    return math.log(found[-1].median / found[0].median) / math.log(sizes[-1] / sizes[0])
 
 
 def tell(words: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cait.bench.engine_process import EngineProcess
 from cait.bench.exported import timm_onnx, write_bundle
-from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, tell
+from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, power_of_growth, tell
 from cait.bench.report import Report, Table
 from cait.errors import CaitError, positive
 from cait.processor import usable_cores
@@ -221,10 +221,8 @@ def growth(models: Models, label: str, name: str, values: list[int], precision: 
             found = [1000 * value for value in engine.seconds(10)]
             seconds.append(Measurement(str(value), "ms", found))
             memory.append(Measurement(str(value), "MB", [engine.peak_mb - engine.start_mb]))
-    power = math.log(seconds[-1].median / seconds[0].median) / math.log(values[-1] / values[0])
+    title = f"{precision}: one image by {label} (grows with its power {power_of_growth(values, seconds):.1f})"
     return [
-        Table(
-            f"{precision}: one image by {label} (grows with its power {power:.1f})", seconds, x_label=label, x=values
-        ),
+        Table(title, seconds, x_label=label, x=values),
         Table(f"{precision}: memory by {label}, weights included", memory, x_label=label, x=values),
     ]

@@ -1,12 +1,11 @@
 """What a training step waits for images, and how its time and memory grow with resolution, depth and batch."""
 
 import argparse
-import math
 import pathlib
 import re
 import tempfile
 
-from cait.bench.measure import SCRIPTS, Measurement, run_command_line, tell
+from cait.bench.measure import SCRIPTS, Measurement, power_of_growth, run_command_line, tell
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
 from cait.bench.step import Step, measure_step
@@ -75,8 +74,7 @@ def grow(label: str, name: str, values: list[int], variant: str = VARIANT, **arg
             peaks[value].append(found["peak_mb"] - found["start_mb"])
     times = [Measurement(str(value), "s", [min(found)]) for value, found in seconds.items()]
     memory = [Measurement(str(value), "MB", found) for value, found in peaks.items()]
-    power = math.log(times[-1].median / times[0].median) / math.log(values[-1] / values[0])
-    title = f"quickest step by {label} (grows with its power {power:.1f})"
+    title = f"quickest step by {label} (grows with its power {power_of_growth(values, times):.1f})"
     return [
         Table(title, times, x_label=label, x=values),
         Table(f"memory of the step by {label}", memory, x_label=label, x=values),
