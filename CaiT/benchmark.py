@@ -16,7 +16,8 @@ import pathlib
 import shlex
 import sys
 
-from cait.errors import ArgumentParser, positive, run_command
+from cait.arguments import ArgumentParser, path, positive
+from cait.errors import run_command
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Name, and what it measures. `cait.bench.NAME` has `add_arguments(parser)` and `run(arguments) -> Report`.
@@ -35,7 +36,7 @@ def _arguments() -> argparse.Namespace:
     for name, help_text in BENCHMARKS.items():
         command = commands.add_parser(name, help=help_text, description=help_text)
         command.add_argument("--rounds", type=positive, default=7, help="measurements of each contestant")
-        command.add_argument("--output", type=pathlib.Path, default=ROOT / "output" / "benchmark", help="folder")
+        command.add_argument("--output", type=path, default=ROOT / "output" / "benchmark", help="folder")
         importlib.import_module(f"cait.bench.{name}").add_arguments(command)
     args = parser.parse_args()
     args.command = shlex.join(["python", "CaiT/benchmark.py", *sys.argv[1:]])

@@ -12,7 +12,8 @@ with the model it was made from. Exit code 1 if anything differs.
 import argparse
 import pathlib
 
-from cait.errors import ArgumentParser, CaitError, UsageError, run_command
+from cait.arguments import ArgumentParser, path
+from cait.errors import CaitError, UsageError, run_command
 from cait.files import writable_folder, write_text
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -22,12 +23,12 @@ def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", help="tiny, names of variants, or all")
     parser.add_argument("--steps", nargs="+", type=int, choices=range(1, 6), default=list(range(1, 6)))
-    parser.add_argument("--golden", type=pathlib.Path, default=ROOT / "tests" / "golden", help="folder of golden files")
+    parser.add_argument("--golden", type=path, default=ROOT / "tests" / "golden", help="folder of golden files")
     parser.add_argument("--live", action="store_true", help="against timm, not the golden files")
-    parser.add_argument("--deploy", type=pathlib.Path, metavar="BUNDLE", help="an exported bundle against its weights")
-    parser.add_argument("--weights", type=pathlib.Path, help="a checkpoint; with --live, without it, weights by a rule")
-    parser.add_argument("--images", type=pathlib.Path, help="a folder of images; with --live, without it, noise")
-    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "output" / "alignment", help="of the logs")
+    parser.add_argument("--deploy", type=path, metavar="BUNDLE", help="an exported bundle against its weights")
+    parser.add_argument("--weights", type=path, help="a checkpoint; with --live, without it, weights by a rule")
+    parser.add_argument("--images", type=path, help="a folder of images; with --live, without it, noise")
+    parser.add_argument("--output", type=path, default=ROOT / "output" / "alignment", help="of the logs")
     args = parser.parse_args()
     if args.deploy and not (args.weights and args.images):
         raise UsageError("--deploy needs --weights and --images")

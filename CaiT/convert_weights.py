@@ -8,8 +8,9 @@ python CaiT/convert_weights.py output/best_model.pdparams --to safetensors     #
 import argparse
 import pathlib
 
+from cait.arguments import ArgumentParser, path
 from cait.download import SOURCES, fetch
-from cait.errors import ArgumentParser, UsageError, run_command
+from cait.errors import UsageError, run_command
 from cait.files import user_cache
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -17,13 +18,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("source", nargs="?", type=pathlib.Path, help="a .safetensors, .pth or .pdparams file")
+    parser.add_argument("source", nargs="?", type=path, help="a .safetensors, .pth or .pdparams file")
     parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
     parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="who publishes it")
     parser.add_argument("--base-url", help="a mirror, in place of the publisher's https://host")
-    parser.add_argument("--cache", type=pathlib.Path, help="folder of downloads; default: ~/.cache/cait")
+    parser.add_argument("--cache", type=path, help="folder of downloads; default: ~/.cache/cait")
     parser.add_argument("--to", choices=("paddle", "safetensors", "torch"), default="paddle")
-    parser.add_argument("--output", type=pathlib.Path, help="default: CaiT/VARIANT.pdparams, or beside SOURCE")
+    parser.add_argument("--output", type=path, help="default: CaiT/VARIANT.pdparams, or beside SOURCE")
     parser.add_argument("--force", action="store_true", help="replace the output if it is there")
     parser.add_argument("--verify", action="store_true", help="show what the model makes of a fixed image")
     args = parser.parse_args()

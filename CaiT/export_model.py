@@ -8,8 +8,9 @@
 import pathlib
 
 from cait import config as cfg
+from cait.arguments import ArgumentParser, path
 from cait.cli import add_key_flag, given_keys
-from cait.errors import ArgumentParser, run_command
+from cait.errors import run_command
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -17,10 +18,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     variant = HERE / "configs" / "cait_xxs24_224.yaml"
-    parser.add_argument("-cfg", "--config_dir", default=variant, metavar="YAML", help="of the model")
+    parser.add_argument("-cfg", "--config_dir", type=path, default=variant, metavar="YAML", help="of the model")
     weights = HERE / "cait_xxs24_224"
-    parser.add_argument("--model_path", "--pretrained", "-pretrained", default=weights, help="weights, without suffix")
-    parser.add_argument("--save-inference-dir", "--save_inference_dir", type=pathlib.Path, default=HERE / "infer")
+    names = ("--model_path", "--pretrained", "-pretrained")
+    parser.add_argument(*names, type=path, default=weights, help="weights, without suffix")
+    parser.add_argument("--save-inference-dir", "--save_inference_dir", type=path, default=HERE / "infer")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="to be run in")
     parser.add_argument("--with-attention", action="store_true", help="more outputs: the class-attention maps")
     parser.add_argument("--onnx", action="store_true", help="also inference.onnx; see requirements-onnx.txt")

@@ -10,29 +10,25 @@ import argparse
 import pathlib
 import sys
 
-from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, results_file, run_command
-from cait.processor import usable_cores
+from cait.arguments import ON, ArgumentParser, add_bundle_flags, path, positive, results_file, text_path
+from cait.errors import CaitError, UsageError, run_command
+
+HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    path, on = {"type": pathlib.Path}, {"type": boolean, "nargs": "?", "const": True}
-    parser.add_argument("--img-path", "--img_path", "--image_dir", required=True, dest="images")
-    parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).with_name("infer").resolve())
+    parser.add_argument("--img-path", "--img_path", "--image_dir", type=text_path, required=True, dest="images")
+    add_bundle_flags(parser, HERE / "infer")
     parser.add_argument("--batch-size", "--batch_size", type=positive, default=1)
     parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
-    parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
-    parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **on)
-    parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **on)
-    parser.add_argument("--cpu_threads", type=positive, default=usable_cores())
-    parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
-    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
+    parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **ON)
+    parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **ON)
     parser.add_argument("--output", type=results_file, help="also write the results: .csv or .jsonl")
     npy = {"nargs": "?", "const": pathlib.Path("output_inference_engine.npy"), "metavar": "FILE.npy"}
-    parser.add_argument("--reprod_log", help="also write them for reprod_log", **path, **npy)
-    parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **on)
-    parser.add_argument("--save_log_path", help="folder for that report, as benchmark.log and benchmark.json", **path)
+    parser.add_argument("--reprod_log", type=path, help="also write them for reprod_log", **npy)
+    parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **ON)
+    parser.add_argument("--save_log_path", type=path, help="folder for it: benchmark.log and benchmark.json")
     args = parser.parse_args()
     if args.save_log_path and not args.benchmark:
         raise UsageError("--save_log_path needs --benchmark=True")

@@ -7,7 +7,8 @@ python CaiT/prepare_data.py lite                        # a small data set of Im
 
 import pathlib
 
-from cait.errors import ArgumentParser, UsageError, positive, run_command
+from cait.arguments import ArgumentParser, path, positive
+from cait.errors import UsageError, run_command
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -24,8 +25,8 @@ def _lists(args) -> None:
 
     if args.seed < 0:
         raise UsageError(f"--seed must be a whole number from 0, not {args.seed}")
-    for path, num_lines in write_lists(args.data_path, args.output, args.seed, args.force).items():
-        print(f"{path}: {num_lines} lines")
+    for file, num_lines in write_lists(args.data_path, args.output, args.seed, args.force).items():
+        print(f"{file}: {num_lines} lines")
 
 
 def _lite(args) -> None:
@@ -49,25 +50,25 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     digits = commands.add_parser("digits", help="scikit-learn's scanned digits as an ImageNet-style data set")
-    digits.add_argument("--output", type=pathlib.Path, default=pathlib.Path("dataset/digits"))
+    digits.add_argument("--output", type=path, default=pathlib.Path("dataset/digits"))
     digits.set_defaults(run=_digits)
     lists = commands.add_parser("lists", help="train and validation lists of ImageNet as downloaded")
-    lists.add_argument("--data-path", type=pathlib.Path, default=pathlib.Path("dataset/LSVRC2012"))
-    lists.add_argument("--output", type=pathlib.Path, default=pathlib.Path("txt"))
+    lists.add_argument("--data-path", type=path, default=pathlib.Path("dataset/LSVRC2012"))
+    lists.add_argument("--output", type=path, default=pathlib.Path("txt"))
     lists.add_argument("--seed", type=int, default=0, help="of the shuffled lists")
     lists.add_argument("--force", action="store_true", help="replace lists that are there")
     lists.set_defaults(run=_lists)
     lite = commands.add_parser("lite", help="a sample of ImageNet where there is one, else digits in its shape")
-    lite.add_argument("--output", type=pathlib.Path, default=pathlib.Path("dataset/lite"))
-    lite.add_argument("--data-path", type=pathlib.Path, default=pathlib.Path("dataset/LSVRC2012"), help="ImageNet")
+    lite.add_argument("--output", type=path, default=pathlib.Path("dataset/lite"))
+    lite.add_argument("--data-path", type=path, default=pathlib.Path("dataset/LSVRC2012"), help="ImageNet")
     lite.add_argument("--num-train", type=positive, default=20)
     lite.add_argument("--num-val", type=positive, default=10)
     for part in ("train", "infer"):
         lite.add_argument(f"--{part}", choices=("sample", "whole"), default="sample", help="whole: links to ImageNet")
+    lite.add_argument("--weights", type=path, help="published weights, without suffix; random ones without them")
     lite.add_argument(
-        "--weights", type=pathlib.Path, help="published weights, without suffix; random ones without them"
+        "-cfg", type=path, default=HERE / "configs" / "cait_xxs24_224.yaml", help="model of the random weights"
     )
-    lite.add_argument("-cfg", default=HERE / "configs" / "cait_xxs24_224.yaml", help="model of the random weights")
     lite.set_defaults(run=_lite)
     args = parser.parse_args()
     args.run(args)

@@ -11,15 +11,15 @@ import os
 import pathlib
 import sys
 
-from cait.errors import ArgumentParser, UsageError, boolean, port, positive, run_command, seconds, token
-from cait.processor import usable_cores
+from cait.arguments import ArgumentParser, add_bundle_flags, port, positive, seconds, token
+from cait.errors import UsageError, run_command
 
 MB = 1_000_000
 
 
 def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--model_dir", "--model-dir", default=pathlib.Path(__file__).with_name("infer").resolve())
+    add_bundle_flags(parser, pathlib.Path(__file__).resolve().with_name("infer"))
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of this machine")
     parser.add_argument("--port", type=port, default=8000, help="0: any free one")
     secret = "that is asked for; as CAIT_TOKEN in the environment it does not show among the processes"
@@ -33,12 +33,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--read-timeout", type=seconds, default=30.0, help="seconds for a request to arrive")
     parser.add_argument("--timeout", type=seconds, default=30.0, help="seconds for its answer after that")
     parser.add_argument("--top-k", "--top_k", type=positive, default=5, help="classes, where a request does not say")
-    on = {"type": boolean, "nargs": "?", "const": True}
-    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
-    parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **on)
-    parser.add_argument("--cpu_threads", type=positive, default=usable_cores())
-    parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
     args = parser.parse_args()
     if args.max_images > args.max_queue:
         raise UsageError("--max-queue must have room for the images of one request, --max-images")

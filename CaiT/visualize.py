@@ -11,8 +11,9 @@ Models stand side by side, a folder gets contact sheets, all as PNG. Exit code 1
 import argparse
 import pathlib
 
+from cait.arguments import ON, ArgumentParser, path, positive, text_path
 from cait.cli import add_key_flag, given_keys
-from cait.errors import ArgumentParser, CaitError, UsageError, boolean, positive, run_command
+from cait.errors import CaitError, UsageError, run_command
 from cait.visualize import FIGURES
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -20,18 +21,19 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--img-path", "--img_path", "--image_dir", dest="images", help="as for infer.py")
+    images = {"type": text_path, "dest": "images", "help": "as for infer.py"}
+    parser.add_argument("--img-path", "--img_path", "--image_dir", **images)
     weights = "weights, without suffix; the config.yaml beside them is their config"
-    parser.add_argument("--model_path", "--pretrained", "-pretrained", nargs="+", default=[], help=weights)
-    parser.add_argument("--model_dir", "--model-dir", nargs="+", default=[], help="folders of bundles")
-    parser.add_argument("-cfg", "--config_dir", metavar="YAML", help="config of the weights")
+    several = {"type": path, "nargs": "+", "default": []}
+    parser.add_argument("--model_path", "--pretrained", "-pretrained", help=weights, **several)
+    parser.add_argument("--model_dir", "--model-dir", help="folders of bundles", **several)
+    parser.add_argument("-cfg", "--config_dir", type=path, metavar="YAML", help="config of the weights")
     parser.add_argument("--figures", nargs="+", choices=FIGURES, default=[], help="default: all that can be drawn")
     parser.add_argument("--block", type=positive, help="self-attention block whose heads are shown; default: the last")
-    parser.add_argument("--runs", nargs="+", default=[], help="folders of runs, or their metrics.jsonl: the curves")
+    parser.add_argument("--runs", help="folders of runs, or their metrics.jsonl: the curves", **several)
     parser.add_argument("--max-images", "--max_images", type=positive, default=24, help="of a folder, spread over it")
-    on = {"type": boolean, "nargs": "?", "const": True}
-    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **on)
-    parser.add_argument("--output", type=pathlib.Path, help="folder; default: a new one under output/")
+    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **ON)
+    parser.add_argument("--output", type=path, help="folder; default: a new one under output/")
     parser.add_argument("--force", action="store_true", help="replace pictures that are there")
     add_key_flag(parser)
     args = parser.parse_args()

@@ -4,13 +4,14 @@ python test_tipc/onnx_infer.py --model_dir=output/my_run/inference --image_dir=p
 """
 
 import harness  # noqa: F401  (first: it makes the project's package known)
-from cait.errors import ArgumentParser, CaitError, positive, run_command
+from cait.arguments import ArgumentParser, path, positive, text_path
+from cait.errors import CaitError, run_command
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--model_dir", required=True, help="folder with inference.onnx and inference.yaml")
-    parser.add_argument("--image_dir", required=True)
+    parser.add_argument("--model_dir", type=path, required=True, help="folder with inference.onnx and inference.yaml")
+    parser.add_argument("--image_dir", type=text_path, required=True)
     parser.add_argument("--batch_size", type=positive, default=1)
     args = parser.parse_args()
     from cait.deploy.bundle import read_description  # after the flags are checked

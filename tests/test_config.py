@@ -87,7 +87,7 @@ def test_base_files_that_include_each_other_are_an_error(write_yaml):
         ("TRAIN: {BASE_LR: .nan}", "TRAIN.BASE_LR must be a number above 0"),
         ("TRAIN: {BASE_LR: .inf}", "TRAIN.BASE_LR must be a number above 0"),
         ("TRAIN: {BETAS: [0.9, 1.0]}", "TRAIN.BETAS must be a list of 2 numbers"),
-        ("OUTPUT_DIR: 3", "OUTPUT_DIR must be text"),
+        ("OUTPUT_DIR: 3", "OUTPUT_DIR must be a path"),
         ("a: [", "not valid YAML (line"),
         ("- 1", "must hold keys and values"),
         ("BASE: x.yaml", "BASE must be a list"),

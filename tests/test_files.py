@@ -40,5 +40,5 @@ def test_the_cache_is_where_the_user_says_or_at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert files.user_cache() == tmp_path / "cait"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(files.pathlib.Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert files.user_cache() == tmp_path / ".cache" / "cait"

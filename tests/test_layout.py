@@ -9,7 +9,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "config_kinds", "digest", "device", "guard", "ema", "processor", "watchdog", "deploy.batcher"},
+    {"errors", "digest", "device", "guard", "ema", "processor", "watchdog", "deploy.batcher"},
     {
         "files",
         "dist",
@@ -23,7 +23,7 @@ LAYERS = [
         "bench.machine",
         "bench.measure",
     },
-    {"compiled", "figure", "visualize", "ops.pack", "bench.photos"},
+    {"arguments", "compiled", "config_kinds", "figure", "visualize", "ops.pack", "bench.photos"},
     {
         "config",
         "confusion",

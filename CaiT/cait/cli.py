@@ -7,7 +7,8 @@ from typing import Any
 from yacs.config import CfgNode
 
 from cait import config as cfg
-from cait.errors import ArgumentParser, UsageError
+from cait.arguments import ArgumentParser, path
+from cait.errors import UsageError
 
 FLAGS = {
     "-dataset": "DATA.DATASET",
@@ -42,7 +43,8 @@ def _parser() -> ArgumentParser:
         description="Train a CaiT, evaluate it (-eval) or predict with it (-pred).",
         epilog="Every key, its default and its effect: docs/config.md.",
     )
-    parser.add_argument("-cfg", metavar="YAML", help="which model, or which run; without it, CaiT XXS24 at 224")
+    model = "which model, or which run; without it, CaiT XXS24 at 224"
+    parser.add_argument("-cfg", type=path, metavar="YAML", help=model)
     for flag, name in {**FLAGS, **SWITCHES}.items():
         optional = {"nargs": "?", "const": "true"} if flag in SWITCHES else {}
         parser.add_argument(flag, dest=flag, action=_Override, metavar="VALUE", help=f"sets {name}", **optional)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import yaml
 from yacs.config import CfgNode
 
-from cait.config_kinds import FLAG, SIZE, TEXT, Kind, choice, integer, number, numbers
+from cait.config_kinds import FLAG, PATH, SIZE, TEXT, Kind, choice, integer, number, numbers
 from cait.errors import UsageError
-from cait.files import read_text, write_text
+from cait.files import read_text, user_path, write_text
 
 
 class Key(NamedTuple):
@@ -33,7 +33,7 @@ class Key(NamedTuple):
 KEYS = (
     Key("DATA.DATASET", "imagenet2012", choice("imagenet2012", "folder", "cifar10", "cifar100"),
         "How the data folder is read: list files; one folder a class; the archive of CIFAR."),
-    Key("DATA.DATA_PATH", "dataset/LSVRC2012", TEXT, "The data folder (cifar: the folder of the archive)."),
+    Key("DATA.DATA_PATH", "dataset/LSVRC2012", PATH, "The data folder (cifar: the folder of the archive)."),
     Key("DATA.BATCH_SIZE", 64, integer(1), "Images a step and process."),
     Key("DATA.BATCH_SIZE_EVAL", None, integer(1, optional=True),
         "The same in evaluation and prediction; null: as DATA.BATCH_SIZE. With -eval or -pred, `-batch_size` sets it."),
@@ -46,7 +46,7 @@ KEYS = (
     Key("DATA.READER", "pillow", choice("pillow", "fast"),
         "Training images: as for the published weights, or more than twice as fast by simplejpeg "
         "(requirements-fast.txt), with other pixels (performance.md). Evaluation always reads with Pillow."),
-    Key("DATA.LABELS", "", TEXT,
+    Key("DATA.LABELS", "", PATH,
         "File of class names, a line each: `index name`, or `index WordNet-id name`; empty: those of the data set."),
     Key("DATA.ON_BAD_IMAGE", "error", choice("error", "skip"),
         "Training on an image that cannot be read: stop, or leave it out and count it."),
@@ -69,7 +69,7 @@ KEYS = (
     Key("AUG.MIX_PROB", 1.0, number(0, 1), "Probability that a batch is mixed, with AUG.MIXUP or AUG.CUTMIX."),
     Key("AUG.SWITCH_PROB", 0.5, number(0, 1), "Probability of cutmix rather than mixup, where both are on."),
     Key("MODEL.NAME", "cait_xxs24_224", TEXT, "Name of the variant, for logs and files."),
-    Key("MODEL.PRETRAINED", "", TEXT,
+    Key("MODEL.PRETRAINED", "", PATH,
         "Weights to start from: `.pdparams`, `.safetensors` or `.pth`; the suffix may be left out."),
     Key("MODEL.RESET_HEAD", False, FLAG,
         "Training: start with a fresh head where that of MODEL.PRETRAINED has another class count; else an error."),
@@ -88,7 +88,7 @@ KEYS = (
     Key("MODEL.DROP_PATH", 0.05, number(0, 0.99), "Stochastic depth of every self-attention block."),
     Key("MODEL.INIT_VALUES", 1e-5, number(0, open_low=True), "Initial LayerScale diagonal."),
     Key("TRAIN.NUM_EPOCHS", 100, integer(1), "Length of the run; a resumed run ends here too."),
-    Key("TRAIN.RESUME", "", TEXT, "Checkpoint to go on from: a name, or a run's folder for its `latest`."),
+    Key("TRAIN.RESUME", "", PATH, "Checkpoint to go on from: a name, or a run's folder for its `latest`."),
     Key("TRAIN.LAST_EPOCH", None, integer(0, optional=True),
         "With TRAIN.RESUME: epochs already done, where the checkpoint does not say."),
     Key("TRAIN.BASE_LR", 5e-4, number(0, open_low=True),
@@ -121,18 +121,18 @@ KEYS = (
         "null: all at once."),
     Key("DISTILL.TYPE", "none", choice("none", "hard", "soft"),
         "Learn from a teacher too: from its decision, or from its probabilities."),
-    Key("DISTILL.TEACHER", "", TEXT,
+    Key("DISTILL.TEACHER", "", PATH,
         "A bundle's folder, a program (`.json`, `.pdmodel`), an `.onnx` file, or the name of a `paddle.vision` model."),
-    Key("DISTILL.WEIGHTS", "", TEXT, "Weights (`.pdparams`) of a teacher from `paddle.vision`."),
+    Key("DISTILL.WEIGHTS", "", PATH, "Weights (`.pdparams`) of a teacher from `paddle.vision`."),
     Key("DISTILL.ALPHA", 0.5, number(0, 1), "Share of the teacher in the loss."),
     Key("DISTILL.TAU", 1.0, number(0, open_low=True), "Temperature of soft distillation."),
     Key("EVALUATE.CONFUSION", False, FLAG,
         "With -eval: the accuracy of each class in `per_class.csv`, and `confusion.csv`, images by label and answer."),
-    Key("PREDICT.IMAGE", "", TEXT, "With -pred: one image instead of the test list."),
+    Key("PREDICT.IMAGE", "", PATH, "With -pred: one image instead of the test list."),
     Key("PREDICT.TOP_K", 5, integer(1), "Classes shown for each image."),
     Key("EVAL", False, FLAG, "Evaluate MODEL.PRETRAINED on the validation set instead of training."),
     Key("PRED", False, FLAG, "Predict the test images with MODEL.PRETRAINED instead of training."),
-    Key("OUTPUT_DIR", "", TEXT, "Folder of logs and checkpoints; empty: a new one under `output/`."),
+    Key("OUTPUT_DIR", "", PATH, "Folder of logs and checkpoints; empty: a new one under `output/`."),
     Key("DEVICE", "auto", choice("auto", "cpu", "gpu"), "Where to compute; auto: a GPU where there is one."),
     Key("NGPUS", 1, integer(1),
         "Processes to start on this machine: one for each GPU, or sharing the CPU. A launcher has a flag of its own."),
@@ -175,6 +175,8 @@ def parse_value(name: str, value: Any, source: str) -> Any:
     kind = _BY_NAME[name].kind
     try:
         return kind.parse(value)
+    except UsageError as error:  # of the kind's own, which says more
+        raise UsageError(f"{source}: {name}: {error}") from error
     except (ValueError, OverflowError) as error:
         raise UsageError(f"{source}: {name} must be {kind.text}, not {value!r}") from error
 
@@ -216,7 +218,7 @@ def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> 
         raise UsageError(f"{path}: BASE must be a list of file names")
     values: dict[str, Any] = {}
     for base in filter(None, bases):
-        values.update(read_yaml(path.parent / base, (*_open, path.resolve())))
+        values.update(read_yaml(path.parent / user_path(base), (*_open, path.resolve())))
     for name, value in _flatten(tree, str(path)):
         values[name] = parse_value(name, value, str(path))
     return values
@@ -225,7 +227,7 @@ def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> 
 def parse_override(name: str, text: str, source: str) -> Any:
     """The value that a word of the command line gives a key: text stays text, the rest is read as YAML."""
     value: Any = text
-    if name in _BY_NAME and _BY_NAME[name].kind is not TEXT:
+    if name in _BY_NAME and _BY_NAME[name].kind not in (TEXT, PATH):
         with contextlib.suppress(yaml.YAMLError, ValueError):  # ValueError: such as a date of the 45th
             value = yaml.safe_load(text)
     return parse_value(name, value, source)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cait.files import user_path
+
 
 class Kind(NamedTuple):
     """What values a key takes: `text` says it, `parse` returns the value or raises ValueError."""
@@ -82,6 +84,10 @@ def _parse_text(value):
     return value
 
 
+def _parse_path(value):
+    return user_path(_parse_text(value))
+
+
 def _parse_size(value):
     pair = value if isinstance(value, (list, tuple)) else [value, value]
     if len(pair) != 2:
@@ -91,4 +97,5 @@ def _parse_size(value):
 
 FLAG = Kind("true or false", _parse_flag)
 TEXT = Kind("text", _parse_text)
+PATH = Kind("a path", _parse_path)
 SIZE = Kind("a whole number, or [height, width]", _parse_size)

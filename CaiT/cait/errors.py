@@ -1,8 +1,6 @@
 """Errors a user can cause, and how a command ends on them: one sentence and an exit code, no traceback."""
 
-import argparse
 import os
-import pathlib
 import signal
 import sys
 import warnings
@@ -19,63 +17,6 @@ class UsageError(CaitError):
     """The command or its config is wrong: an unknown key, a bad value, flags that exclude each other."""
 
     exit_code = 2
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """argparse whose complaints are usage errors. It shows a description as it stands, and takes no shortened flags."""
-
-    def __init__(self, **settings):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
-
-    def error(self, message):
-        raise UsageError(f"{message}; -h lists the flags")
-
-
-def boolean(text: str) -> bool:
-    """An argument that is True or False."""
-    words = {"true": True, "false": False, "1": True, "0": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{text!r} must be True or False")
-    return words[text.lower()]
-
-
-def positive(text: str) -> int:
-    """An argument that is a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
-    return int(text)
-
-
-def results_file(text: str) -> pathlib.Path:
-    """An argument that is the name of a `.csv` or `.jsonl` file."""
-    if not text.endswith((".csv", ".jsonl")):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in .csv or .jsonl")
-    return pathlib.Path(text)
-
-
-def port(text: str) -> int:
-    """An argument that is a port of TCP; 0 is any free one."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a port from 0 to 65535")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """An argument that is a time from 0 to an hour."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} must be seconds, from 0 to 3600")
-    return value
-
-
-def token(text: str) -> str:
-    """An argument that is a secret word, fit to stand in a header of HTTP."""
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise argparse.ArgumentTypeError("must be printable ASCII without blanks, and not empty")
-    return text
 
 
 class _Terminated(BaseException):

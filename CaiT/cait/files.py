@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from cait.errors import CaitError
+from cait.errors import CaitError, UsageError
 
 
 @contextlib.contextmanager
@@ -46,15 +46,38 @@ def read_text(path: str | os.PathLike) -> str:
         raise CaitError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
 
 
+def user_path(path: str | os.PathLike) -> str:
+    """A path as the user wrote it, with `~` or `~name` at its start replaced by that user's home directory.
+
+    A shell does this only where the `~` begins a word, and not in `--output=~/results.csv`.
+
+    Raises:
+        UsageError: there is no such user, or this user has no home directory.
+    """
+    text = os.fspath(path)
+    if not text.startswith("~"):
+        return text
+    name = pathlib.PurePath(text).parts[0][1:]
+    expanded = os.path.expanduser(text)
+    if name and expanded == text:
+        raise UsageError(f"{text}: there is no user {name!r}; ./{text} names a file or folder that is called so")
+    if not name and (expanded == text or os.environ.get("HOME") == ""):
+        raise UsageError(f"{text}: this user has no home directory; write the path without ~, or set HOME")
+    return expanded
+
+
 def user_cache() -> pathlib.Path:
     """`$XDG_CACHE_HOME/cait`, or `~/.cache/cait`: what can be made or downloaded again.
 
     Raises:
         CaitError: this user has no home directory.
     """
+    chosen = os.environ.get("XDG_CACHE_HOME")
     try:
-        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cait"
-    except RuntimeError as error:
+        return pathlib.Path(user_path(chosen or "~/.cache")) / "cait"
+    except UsageError as error:
+        if chosen:
+            raise UsageError(f"XDG_CACHE_HOME: {error}") from error
         raise CaitError("there is no home directory; XDG_CACHE_HOME may name a folder to keep files in") from error
 
 

@@ -7,7 +7,9 @@ import shlex
 import subprocess
 import sys
 
-from cait.errors import ArgumentParser, CaitError, UsageError
+from cait.arguments import ArgumentParser, path, text_path
+from cait.errors import CaitError, UsageError
+from cait.files import user_path
 from harness import ROOT
 from harness.compare import TOLERANCES, check_accuracy, compare, verify_bundle
 from harness.data import prepare_command
@@ -49,7 +51,7 @@ def _run(args) -> int:
     parameters, mode = _read(args)
     chosen = os.environ.get("TIPC_OUTPUT")
     # Else relative to the project, so that commands can be read, and repeated from there.
-    folder = pathlib.Path(chosen).absolute() if chosen else pathlib.Path("test_tipc/output")
+    folder = pathlib.Path(user_path(chosen)).absolute() if chosen else pathlib.Path("test_tipc/output")
     output = folder / parameters.value(2) / mode
     os.chdir(ROOT)
     if mode == ONNX_MODE:
@@ -72,7 +74,6 @@ def _speed(args) -> None:
 def _arguments(description: str) -> argparse.Namespace:
     parser = ArgumentParser(description=description)
     commands = parser.add_subparsers(required=True)
-    path = pathlib.Path
     for name, function in (("check", _check), ("prepare", _prepare), ("run", _run)):
         command = commands.add_parser(name)
         command.add_argument("file", type=path)
@@ -87,7 +88,7 @@ def _arguments(description: str) -> argparse.Namespace:
         "accuracy": (_accuracy, "log labels folder expected? evaluation?"),
         "speed": (_speed, "log output model-name batch-size fp-item device-num"),
     }
-    kinds = {"expected": float, "batch-size": int, "folder": str, "precision": str}
+    kinds = {"expected": float, "batch-size": int, "folder": text_path, "precision": str}
     for name, (function, flags) in options.items():
         command = commands.add_parser(name)
         command.set_defaults(function=function)

@@ -6,10 +6,10 @@ import tempfile
 
 import numpy as np
 
+from cait.arguments import positive
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
 from cait.bench.step import Step, measure_step
-from cait.errors import positive
 
 CHUNK = 64
 OPTIONS = {

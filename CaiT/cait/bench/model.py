@@ -13,11 +13,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cait.arguments import path, positive
 from cait.bench.engine_process import EngineProcess
 from cait.bench.exported import timm_onnx, write_bundle
 from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, power_of_growth, tell
 from cait.bench.report import Report, Table
-from cait.errors import CaitError, positive
+from cait.errors import CaitError
 from cait.processor import usable_cores
 
 ROOT = SCRIPTS.parent
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--engines", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--threads", type=positive, default=usable_cores(), help="of each engine")
-    parser.add_argument("--demo", type=pathlib.Path, default=ROOT / "output" / "demo", help="folder of `make demo`")
+    parser.add_argument("--demo", type=path, default=ROOT / "output" / "demo", help="folder of `make demo`")
     parser.add_argument("--only", choices=("speed", "exactness", "operators", "growth"), help="leave out the rest")
 
 

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import tempfile
 
+from cait.arguments import path
 from cait.bench.exported import write_bundle
 from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, seconds_to_first_line
 from cait.bench.photos import photos
@@ -37,7 +38,7 @@ print("created", flush=True)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
-    parser.add_argument("--model_dir", "--model-dir", type=pathlib.Path, help="a bundle; default: XXS24, made now")
+    parser.add_argument("--model_dir", "--model-dir", type=path, help="a bundle; default: XXS24, made now")
 
 
 def run(args: argparse.Namespace) -> Report:

@@ -18,8 +18,8 @@ from cait.data.transforms import EvalTransform, normalisation
 from cait.deploy.autolog import Stopwatch
 from cait.deploy.bundle import Description
 from cait.deploy.predictor import softmax
-from cait.errors import CaitError
-from cait.files import read_text
+from cait.errors import CaitError, UsageError
+from cait.files import read_text, user_path
 
 MAX_PIXELS = 100_000_000  # 10000 x 10000: more is refused before it is decoded
 READERS = 2
@@ -44,7 +44,10 @@ def find_images(path: str) -> list[str]:
     if os.path.isfile(path):
         if not path.lower().endswith(".txt"):
             return [path]
-        names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+        try:
+            names = [user_path(line.strip()) for line in read_text(path).splitlines() if line.strip()]
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
         if not names:
             raise CaitError(f"{path}: the list is empty")
         return names

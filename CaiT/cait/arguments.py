@@ -1,0 +1,95 @@
+"""What the flags of all commands have in common: the parser, and the kinds of values that they take."""
+
+import argparse
+import pathlib
+
+from cait.errors import UsageError
+from cait.files import user_path
+from cait.processor import usable_cores
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose complaints are usage errors. It shows a description as it stands, and takes no shortened flags."""
+
+    def __init__(self, **settings):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message):
+        raise UsageError(f"{message}; -h lists the flags")
+
+
+def boolean(text: str) -> bool:
+    """An argument that is True or False."""
+    words = {"true": True, "false": False, "1": True, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} must be True or False")
+    return words[text.lower()]
+
+
+ON = {"type": boolean, "nargs": "?", "const": True}  # for `add_argument`: a flag that may stand without a value
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
+    return int(text)
+
+
+def text_path(text: str) -> str:
+    """An argument that is a path or a pattern, as it was written but for a `~`."""
+    try:
+        return user_path(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path(text: str) -> pathlib.Path:
+    """An argument that is a path."""
+    return pathlib.Path(text_path(text))
+
+
+def results_file(text: str) -> pathlib.Path:
+    """An argument that is the name of a `.csv` or `.jsonl` file."""
+    if not text.endswith((".csv", ".jsonl")):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .csv or .jsonl")
+    return path(text)
+
+
+def port(text: str) -> int:
+    """An argument that is a port of TCP; 0 is any free one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a port from 0 to 65535")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """An argument that is a time from 0 to an hour."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} must be seconds, from 0 to 3600")
+    return value
+
+
+def token(text: str) -> str:
+    """An argument that is a secret word, fit to stand in a header of HTTP."""
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError("must be printable ASCII without blanks, and not empty")
+    return text
+
+
+def add_bundle_flags(parser: argparse.ArgumentParser, bundle: pathlib.Path) -> None:
+    """Adds the flags that say which bundle is run and how.
+
+    Args:
+        bundle: the folder that is meant without `--model_dir`.
+    """
+    parser.add_argument("--model_dir", "--model-dir", type=path, default=bundle)
+    parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **ON)
+    parser.add_argument("--cpu_threads", type=positive, default=usable_cores())
+    parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
+    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **ON)
