@@ -9,7 +9,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "digest", "device", "guard", "ema", "processor", "watchdog", "deploy.batcher"},
+    {"errors", "digest", "device", "guard", "ema", "processor", "requirement", "watchdog", "deploy.batcher"},
     {
         "files",
         "dist",

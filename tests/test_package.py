@@ -74,3 +74,43 @@ def test_the_page_of_the_service_is_installed(installed):
 def test_importing_cait_does_not_import_paddle():
     code = "import sys; sys.path.insert(0, 'CaiT'); import cait, cait.cli; assert 'paddle' not in sys.modules"
     assert run_python("-c", code).returncode == 0
+
+
+def test_help_and_dir_show_what_is_imported_on_first_use():
+    code = "import sys; sys.path.insert(0, 'CaiT'); import cait; print(sorted(set(cait.__all__) - set(dir(cait)))); "
+    result = run_python("-W", "ignore", "-c", code + "help(cait)")
+    assert result.returncode == 0 and result.stdout.startswith("[]\n"), result.stderr
+    for words in ("create_model(name: str", "list_models() ->", "class CaiT(", "A published variant, with random"):
+        assert words in result.stdout, words
+
+
+SCRIPTS = sorted(path for folder in ("CaiT", "test_tipc") for path in (ROOT / folder).glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def without_paddle(tmp_path_factory):
+    """Runs Python where PaddlePaddle cannot be found, as in an environment that has everything else."""
+    folder = tmp_path_factory.mktemp("without_paddle")
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['paddle'] = None\n")
+    path = os.pathsep.join(map(str, (folder, ROOT / "CaiT")))
+
+    def run(*words):
+        environment = {**os.environ, "PYTHONPATH": path}
+        return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.parametrize("words", [("-c", "import cait"), *((path,) for path in SCRIPTS)], ids=lambda w: str(w[-1])[-24:])
+def test_without_paddle_every_entry_says_how_to_get_it(without_paddle, words):
+    result = without_paddle(*words)
+    assert result.returncode == 1 and not result.stdout
+    assert result.stderr.startswith("error: PaddlePaddle is not installed for ") and result.stderr.count("\n") == 1
+    for advice in ("make install", "pip install 'paddlepaddle>=", "pip install paddlepaddle-gpu=="):
+        assert advice in result.stderr
+
+
+def test_without_paddle_other_errors_look_as_ever(without_paddle):
+    code = "try:\n import cait\nexcept ImportError as error:\n print(error.name)\n1 / 0"
+    result = without_paddle("-c", code)
+    assert result.stdout == "paddle\n" and "Traceback" in result.stderr and "ZeroDivisionError" in result.stderr
