@@ -95,13 +95,13 @@ def without_paddle(tmp_path_factory):
     path = os.pathsep.join(map(str, (folder, ROOT / "CaiT")))
 
     def run(*words):
-        environment = {**os.environ, "PYTHONPATH": path}
-        return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True)
+        options = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": path}, "capture_output": True, "text": True}
+        return subprocess.run([sys.executable, *map(str, words)], **options)
 
     return run
 
 
-@pytest.mark.parametrize("words", [("-c", "import cait"), *((path,) for path in SCRIPTS)], ids=lambda w: str(w[-1])[-24:])
+@pytest.mark.parametrize("words", [("-c", "import cait"), *((path,) for path in SCRIPTS)], ids=lambda w: str(w[-1]))
 def test_without_paddle_every_entry_says_how_to_get_it(without_paddle, words):
     result = without_paddle(*words)
     assert result.returncode == 1 and not result.stdout
