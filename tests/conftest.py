@@ -6,10 +6,11 @@ import shutil
 import subprocess
 import sys
 
-import paddle
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from isolation import isolate, opened
+
+ROOT = isolate()  # first of all: PaddlePaddle reads the environment when it is imported
 GOLDEN = ROOT / "tests" / "golden"
 
 CLASS_NAMES = [f"class {index}" for index in range(10)]
@@ -35,8 +36,25 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _in_the_copy():
+    """Relative names lead into the copy too."""
+    folder = os.getcwd()
+    os.chdir(ROOT)
+    yield
+    os.chdir(folder)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_users():
+    yield
+    assert not (found := opened()), f"the test read what belongs to the user: {found}"
+
+
 @pytest.fixture(autouse=True)
 def _float32_on_cpu():
+    import paddle
+
     paddle.set_device("cpu")
     paddle.set_default_dtype("float32")
     paddle.seed(0)

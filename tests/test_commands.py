@@ -15,7 +15,7 @@ import pytest
 
 from cait.zoo import create_model
 from conftest import MAIN, ROOT, run_python
-from test_package import copy_checkout
+from isolation import copy_project
 
 
 def code_blocks(readme):
@@ -39,8 +39,7 @@ def checkout(tmp_path_factory, all_digits):
     import paddle
     from PIL import Image
 
-    folder = tmp_path_factory.mktemp("a checkout")  # with a blank, as a user's path may have
-    copy_checkout(folder)
+    folder = copy_project(ROOT, tmp_path_factory.mktemp("a checkout"))  # with a blank, as a user's path may have
     data = folder / "dataset" / "LSVRC2012"
     digits = [line.split()[0] for line in (all_digits / "train_list.txt").read_text().splitlines()]
     names = [f"train/{wordnet_id}/{wordnet_id}_{number}.JPEG" for wordnet_id in WORDNET_IDS for number in (7, 10277)]

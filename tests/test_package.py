@@ -7,27 +7,13 @@ import sys
 import pytest
 
 from conftest import ROOT, run_python
+from isolation import copy_project
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """The tracked files, copied: building a package writes beside its sources."""
-    folder = tmp_path_factory.mktemp("checkout")
-    copy_checkout(folder)
-    return folder
-
-
-def copy_checkout(folder):
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert names.returncode == 0, names.stderr
-    for name in names.stdout.splitlines():
-        source, target = ROOT / name, folder / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-            target.chmod(source.stat().st_mode)
+    return copy_project(ROOT, tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from conftest import ROOT
 from harness.commands import Row, train_words
 from harness.parameters import Parameters
 from harness.plan import plan
-from test_package import copy_checkout
+from isolation import copy_project
 from test_tipc import CHAIN, CONFIGS, LITE, SHIPPED, run_script, table_of, write_file
 
 pytestmark = pytest.mark.timeout(120)
@@ -170,9 +170,7 @@ def test_the_chain_of_two_processes(tmp_path, tiny_yaml):
 def test_the_chain_to_onnx(tmp_path):
     for name in ("paddle2onnx", "onnx", "onnxruntime"):
         pytest.importorskip(name)
-    folder = tmp_path / "a copy"
-    folder.mkdir()
-    copy_checkout(folder)
+    folder = copy_project(ROOT, tmp_path / "a copy")
     for script in ("prepare.sh", "test_paddle2onnx.sh"):
         words = (folder / "test_tipc/configs/CaiT/paddle2onnx_infer_python.txt", "paddle2onnx_infer")
         result = run_script(script, *words, root=folder)

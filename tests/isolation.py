@@ -1,0 +1,97 @@
+"""Tests see a copy of the project and an environment of their own, and nothing of the user's.
+
+Whoever follows the README puts data, weights and results into the checkout and sets variables, and all of that could
+change what a test finds. So commands run in a copy of the project's own files, with a home and a cache of the tests,
+and with the few variables of `KEPT`. Files that the test process itself opens are watched, see `opened`.
+"""
+
+import atexit
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+MARK = "CAIT_TESTS_COPY"  # names the copy to processes that tests start
+PARTS = ("CaiT", "configs", "docs", "test_tipc", "tests", ".ci")  # of the project; files beside them come along
+PIECES = ("dataset/README.md", "txt/README.md", "txt/test_list.txt")  # of folders that are otherwise the user's
+USERS = ("dataset", "txt", "output", "log", "CaiT/infer", "test_tipc/data", "test_tipc/output")
+WEIGHTS = (".pdparams", ".pdstates", ".pdiparams", ".pdmodel")
+KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CAIT_REQUIRE_BROWSER", "CAIT_SCREENSHOTS")
+KEPT_BEGINNINGS = ("LC_", "PYTEST_")
+# Fonts and compiled operators take half a minute to make: they are kept from run to run, but apart from the user's.
+CACHE = REPOSITORY / ".pytest_cache" / "home"
+
+_opened: list[str] = []
+
+
+def opened() -> list[str]:
+    """The user's files that this process has opened since the last call; a test may open none."""
+    found = list(_opened)
+    _opened.clear()
+    return found
+
+
+def copy_project(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+    """Copies the project's own files, without what users put between them; returns the target."""
+
+    def foreign(folder, names):
+        places = {name: (pathlib.Path(folder) / name).relative_to(source).as_posix() for name in names}
+        return [
+            name
+            for name, place in places.items()
+            if place in USERS or name in ("__pycache__", "build") or name.endswith((*WEIGHTS, ".egg-info"))
+        ]
+
+    target.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        shutil.copytree(source / part, target / part, ignore=foreign, dirs_exist_ok=True)
+    for path in (*(entry for entry in source.iterdir() if entry.is_file()), *(source / name for name in PIECES)):
+        (target / path.relative_to(source)).parent.mkdir(exist_ok=True)
+        shutil.copy(path, target / path.relative_to(source))
+    return target
+
+
+def isolate() -> pathlib.Path:
+    """Makes the copy and cleans this process's environment; returns the copy's folder.
+
+    A process that a test started finds both done.
+    """
+    if MARK in os.environ:
+        return pathlib.Path(os.environ[MARK])
+    users_caches = _caches()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="cait-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    sys.path[:] = [path for path in sys.path if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    for name in list(os.environ):
+        if name not in KEPT and not name.startswith(KEPT_BEGINNINGS):
+            del os.environ[name]
+    (folder / "home").mkdir()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(CACHE)}
+    copy = copy_project(REPOSITORY, folder / "project")
+    os.environ[MARK] = str(copy)
+    _watch([*(REPOSITORY / name for name in USERS), *users_caches])
+    return copy
+
+
+def _caches() -> list[pathlib.Path]:
+    home = pathlib.Path.home() / ".cache"
+    return [home, pathlib.Path(os.environ.get("XDG_CACHE_HOME") or home)]
+
+
+def _watch(places: list[pathlib.Path]) -> None:
+    """Notes every opening of a file in these places, or of weights in the checkout."""
+    prefixes = tuple(f"{place}{os.sep}" for place in places)
+    scripts, cache = f"{REPOSITORY / 'CaiT'}{os.sep}", f"{CACHE}{os.sep}"
+
+    def note(event, arguments):
+        if event != "open" or not isinstance(arguments[0], (str, bytes, os.PathLike)):
+            return
+        path = os.path.abspath(os.fsdecode(arguments[0]))
+        users = path.startswith(prefixes) or (path.startswith(scripts) and path.endswith(WEIGHTS))
+        if users and not path.startswith(cache):
+            _opened.append(path)
+
+    sys.addaudithook(note)
