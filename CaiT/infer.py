@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
     parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **ON)
     parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **ON)
-    parser.add_argument("--output", type=results_file, help="also write the results: .csv or .jsonl")
+    parser.add_argument("--output", type=results_file, help="also write the results: .csv, for Excel too, or .jsonl")
     npy = {"nargs": "?", "const": pathlib.Path("output_inference_engine.npy"), "metavar": "FILE.npy"}
     parser.add_argument("--reprod_log", type=path, help="also write them for reprod_log", **npy)
     parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **ON)

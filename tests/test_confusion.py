@@ -15,12 +15,12 @@ def test_counts_and_files(tmp_path):
     matrix.add(paddle.to_tensor([[1.0, 0, 0]]), paddle.to_tensor([0]))
     assert matrix.read().tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
     write_confusion(tmp_path, matrix.read(), ["a", "b, or c", "d"])
-    with open(tmp_path / "per_class.csv", newline="") as file:
+    with open(tmp_path / "per_class.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [list(row.values())[1:] for row in rows] == [
         ["a", "3", "2", "0.6667"], ["b, or c", "1", "1", "1.0000"], ["d", "0", "0", ""],
     ]  # fmt: skip
-    with open(tmp_path / "confusion.csv", newline="") as file:
+    with open(tmp_path / "confusion.csv", encoding="utf-8-sig", newline="") as file:
         table = list(csv.reader(file))
     assert table[0] == ["label", "0", "1", "2"] and table[1] == ["0", "2", "1", "0"]
 

@@ -147,7 +147,7 @@ def test_the_commands_agree_with_prediction_by_the_model(
     result = run_python(INFER, *words)
     assert result.returncode == 0, result.stderr
     if suffix == ".csv":
-        with open(output, newline="") as file:
+        with open(output, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     else:
         rows = [json.loads(line) for line in output.read_text().splitlines()]
@@ -156,7 +156,7 @@ def test_the_commands_agree_with_prediction_by_the_model(
     words = [f"-cfg={tiny_yaml}", "-dataset=folder", f"-data_path={digits}", f"-pretrained={path}", "-pred"]
     other = run_python(main, *words, f"-output_dir={tmp_path / 'pred'}", "-o", "PREDICT.TOP_K=3")
     assert other.returncode == 0, other.stderr
-    with open(tmp_path / "pred" / "predictions.csv", newline="") as file:
+    with open(tmp_path / "pred" / "predictions.csv", encoding="utf-8-sig", newline="") as file:
         expected = list(csv.DictReader(file))
     assert len(rows) == len(expected) > 60
     for row, reference in zip(rows, expected):

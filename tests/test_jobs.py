@@ -203,7 +203,7 @@ def test_evaluation_repeats_the_accuracy_of_training(tiny_config, tmp_path, head
 def test_prediction_names_image_class_and_probability(tiny_config, tmp_path, digits):
     jobs.run(tiny_config())
     jobs.run(tiny_config(PRED=True, MODEL__PRETRAINED=str(tmp_path / "run" / "latest"), PREDICT__TOP_K=3))
-    with open(tmp_path / "run" / "predictions.csv", newline="") as file:
+    with open(tmp_path / "run" / "predictions.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 30 and [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
     names = [str(digits / line) for line in (digits / "test_list.txt").read_text().split()]

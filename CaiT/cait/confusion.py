@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from cait import dist
-from cait.files import replacing
+from cait.files import CSV_ENCODING, writing
 
 CLASS_COLUMNS = ("class_id", "class_name", "num_images", "correct_at_1", "accuracy")
 
@@ -33,10 +33,7 @@ class ConfusionMatrix:
 
 
 def _write_csv(path: pathlib.Path, rows: Iterable[Iterable]) -> None:
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
+    with writing(path, CSV_ENCODING) as file:
         csv.writer(file).writerows(rows)
 
 

@@ -4,8 +4,11 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import TextIO
 
 from cait.errors import CaitError, UsageError
+
+CSV_ENCODING = "utf-8-sig"  # without its mark, Excel reads names outside ASCII in the system's own encoding
 
 
 @contextlib.contextmanager
@@ -24,6 +27,16 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, encoding: str = "utf-8") -> Iterator[TextIO]:
+    """Yields a text file that becomes `path` at the end; line ends are written as they are given."""
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding=encoding, errors="backslashreplace", newline="") as file,
+    ):
+        yield file
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

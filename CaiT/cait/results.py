@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cait.files import replacing, writable_folder
+from cait.files import CSV_ENCODING, replacing, writable_folder, writing
 
 RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob")
 
@@ -31,10 +31,7 @@ def write_results(
         yield lambda image_name, classes: None
         return
     writable_folder(path.parent)
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
+    with writing(path, CSV_ENCODING if path.suffix == ".csv" else "utf-8") as file:
         writer = csv.writer(file)
         if path.suffix == ".csv":
             writer.writerow(RESULT_COLUMNS)
@@ -65,7 +62,7 @@ def write_reprod_log(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 def read_results(path: str | os.PathLike) -> list[dict]:
     """Path, class name and probability of every row of a predictions file."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding=CSV_ENCODING, newline="") as file:
         return [
             {"path": row["image_name"], "class": row["class_name"], "probability": float(row["prob"])}
             for row in csv.DictReader(file)

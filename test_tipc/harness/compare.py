@@ -9,6 +9,7 @@ from typing import NamedTuple
 from cait.deploy.bundle import read_description
 from cait.digest import sha256_of
 from cait.errors import CaitError
+from cait.files import CSV_ENCODING
 
 _LINE = re.compile(r"image_name: (.*), class_id: (\d+), class_name: (.*), prob: ([0-9.eE+-]+|nan|inf)")
 # Largest difference of the natural logarithm of a probability. In fp32 kernels differ in the order of sums, and logits
@@ -37,7 +38,7 @@ def read_lines(log: pathlib.Path) -> dict[str, Prediction]:
 def read_table(table: pathlib.Path) -> dict[str, list[Prediction]]:
     """Image -> classes, the likeliest first, from the `predictions.csv` that `-pred` writes."""
     found: dict[str, list[Prediction]] = {}
-    with open(table, encoding="utf-8", newline="") as file:
+    with open(table, encoding=CSV_ENCODING, newline="") as file:
         for row in csv.DictReader(file):
             found.setdefault(row["image_name"], []).append(Prediction(int(row["class_id"]), float(row["prob"])))
     return found

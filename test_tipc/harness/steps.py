@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable
 
 from cait.deploy.bundle import DESCRIPTION, PARAMETERS, PROGRAMS
+from cait.files import CSV_ENCODING
 from harness.compare import read_lines
 
 
@@ -78,7 +79,7 @@ def predicted(table: pathlib.Path) -> Callable[[], str]:
     def left_undone() -> str:
         if not table.is_file():
             return f"there is no {table}"
-        with open(table, encoding="utf-8", newline="") as file:
+        with open(table, encoding=CSV_ENCODING, newline="") as file:
             return "" if next(csv.DictReader(file), None) else f"{table} is empty"
 
     return left_undone

@@ -1,0 +1,38 @@
+"""The files that results are written to."""
+
+import json
+
+import numpy as np
+
+from cait.confusion import write_confusion
+from cait.results import read_results, write_results
+from harness import compare, steps
+
+NAME = "爱尔兰雪达犬, красный"
+MARK = b"\xef\xbb\xbf"  # which tells Excel that a CSV is UTF-8
+
+
+def write(path):
+    with write_results(path, [NAME, "other"]) as write_row:
+        write_row("图像.jpg", [(0, 0.75), (1, 0.25)])
+    return path
+
+
+def test_tables_open_in_excel_and_in_our_own_readers(tmp_path):
+    path = write(tmp_path / "results.csv")
+    write_confusion(tmp_path, np.eye(2, dtype="int64"), [NAME, "other"])
+    for table in tmp_path.glob("*.csv"):
+        content = table.read_bytes()
+        assert content.startswith(MARK) and content.count(MARK) == 1, table.name
+    assert NAME in (tmp_path / "per_class.csv").read_text(encoding="utf-8-sig")
+    without_mark = tmp_path / "old.csv"  # as they were written before
+    without_mark.write_bytes(path.read_bytes().removeprefix(MARK))
+    for table in (path, without_mark):
+        assert read_results(table)[0] == {"path": "图像.jpg", "class": NAME, "probability": 0.75}
+        assert compare.read_table(table)["图像.jpg"][0] == (0, 0.75)
+        assert steps.predicted(table)() == ""
+
+
+def test_other_files_have_no_mark(tmp_path):
+    path = write(tmp_path / "results.jsonl")
+    assert json.loads(path.read_bytes().splitlines()[0])["class_name"] == NAME
