@@ -76,6 +76,23 @@ def test_every_option_that_may_be_a_path_expands_the_home_directory(script, monk
             assert str(action.type("~/a.csv")) == f"{tmp_path}/a.csv"
 
 
+@pytest.mark.any_paddle
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_no_flag_may_stand_twice_with_different_values(script, monkeypatch):
+    """But for those that set keys of the config, where the last one wins."""
+    parser = parser_of(script, monkeypatch)
+    for action in options(parser) if parser else ():
+        if not action.option_strings or action.nargs == 0 or isinstance(action, cli.KeyFlag):
+            continue
+        namespace = argparse.Namespace()
+        for value in ("a", "a"):
+            action(parser, namespace, value)
+        assert getattr(namespace, action.dest) == "a"
+        with pytest.raises(UsageError, match=f"{action.option_strings[0]}.*: stands twice, with different values"):
+            action(parser, namespace, "b")
+        action(parser, argparse.Namespace(), "b")  # of another command line
+
+
 def test_every_key_that_may_be_a_path_expands_the_home_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert {key.name for key in config.KEYS if key.kind is TEXT} == WORD_KEYS

@@ -72,6 +72,7 @@ def test_batch_size_of_the_yaml_counts_where_no_flag_is_given(tmp_path):
         (["-eval=maybe"], "EVAL must be true or false"),
         (["-o", "SEED"], "must be KEY=VALUE"),
         (["-o", "SEEDS=1"], "unknown key SEEDS (did you mean SEED?)"),
+        (["-cfg=a.yaml", "-epochs=2", "-cfg", "b.yaml"], "argument -cfg: stands twice, with different values"),
         (["-cfg=no.yaml"], "no.yaml: no such config file"),
         (["-cfg="], "no such config file"),
     ],

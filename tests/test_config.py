@@ -74,6 +74,9 @@ def test_base_files_that_include_each_other_are_an_error(write_yaml):
     [
         ("MODEL: {DEPHT: 3}", "unknown key MODEL.DEPHT (did you mean MODEL.DEPTH?)"),
         ("FOO: 3", "unknown key FOO"),
+        ("FOO: {A: {B: 3}}", "unknown key FOO"),
+        ("MODEL: &a {DEPTH: *a}", "MODEL.DEPTH must be a whole number from 1"),
+        ("MODEL: &a {MODEL: *a}", "unknown key MODEL.MODEL"),
         ("MODEL: {DEPTH: three}", "MODEL.DEPTH must be a whole number from 1, not 'three'"),
         ("MODEL: {DEPTH: 2.5}", "MODEL.DEPTH must be a whole number"),
         ("MODEL: {DEPTH: true}", "MODEL.DEPTH must be a whole number"),
@@ -88,7 +91,10 @@ def test_base_files_that_include_each_other_are_an_error(write_yaml):
         ("TRAIN: {BASE_LR: .inf}", "TRAIN.BASE_LR must be a number above 0"),
         ("TRAIN: {BETAS: [0.9, 1.0]}", "TRAIN.BETAS must be a list of 2 numbers"),
         ("OUTPUT_DIR: 3", "OUTPUT_DIR must be a path"),
-        ("a: [", "not valid YAML (line"),
+        ("a: [", "not valid YAML (line 1: expected"),
+        ("SEED: 3\n\tVALIDATE_FREQ: 1", "not valid YAML (line 2: found character '\\t' that cannot start any token)"),
+        ("SEED: 3\nMODEL: \x07", "not valid YAML (line 2: a character that is not allowed)"),
+        ("SEED: 2024-13-45", "not valid YAML (month must be in 1..12"),
         ("- 1", "must hold keys and values"),
         ("BASE: x.yaml", "BASE must be a list"),
         ("BASE: [no.yaml]", "no such config file"),
@@ -100,6 +106,38 @@ def test_a_wrong_file_is_one_clear_error(write_yaml, text, words):
         cfg.read_yaml(path)
     assert words in str(caught.value)
     assert str(path.parent) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, name, lines",
+    [
+        ("MODEL: {DEPTH: 2}\nTRAIN: {NUM_EPOCHS: 3}\n\nMODEL: {NUM_HEADS: 2}\n", "MODEL", (1, 4)),
+        ("TRAIN:\n  NUM_EPOCHS: 3\n  NUM_EPOCHS: 5\n", "TRAIN.NUM_EPOCHS", (2, 3)),
+        ("SEED: 1\nSEED: 1\n", "SEED", (1, 2)),
+        ("BASE: [a.yaml]\nSEED: 1\nBASE: [b.yaml]\n", "BASE", (1, 3)),
+        ("TRAIN:\n  NUM_EPOCHS: 3\nTRAIN.NUM_EPOCHS: 5\n", "TRAIN.NUM_EPOCHS", (2, 3)),
+    ],
+)
+def test_nothing_may_stand_twice_in_a_file(write_yaml, text, name, lines):
+    path = write_yaml(text)
+    with pytest.raises(UsageError) as caught:
+        cfg.read_yaml(path)
+    assert f"{path}: {name} stands twice, in lines {lines[0]} and {lines[1]}" in str(caught.value)
+    with pytest.raises(UsageError, match=f"{name} stands twice"):
+        cfg.read_yaml(write_yaml("BASE: [run.yaml]\n", "other.yaml"))
+
+
+def test_a_key_in_two_files_is_that_of_the_file_that_includes_the_other(write_yaml):
+    write_yaml("SEED: 1\nMODEL: {DEPTH: 2}\n", "base.yaml")
+    values = cfg.read_yaml(write_yaml("BASE: [base.yaml]\nMODEL: {DEPTH: 3}\n"))
+    assert values == {"SEED": 1, "MODEL.DEPTH": 3}
+
+
+@pytest.mark.parametrize("encoding, words", [("gbk", "in GBK: save it as UTF-8"), ("utf-16", "in UTF-16")])
+def test_a_file_in_another_encoding_says_so(tmp_path, encoding, words):
+    (tmp_path / "a.yaml").write_text("# 训练配置\nSEED: 3\n", encoding=encoding)
+    with pytest.raises(UsageError, match=rf"a\.yaml: not a UTF-8 text file .*{words}"):
+        cfg.read_yaml(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_training_leaves_logs_numbers_and_checkpoints(tiny_config, tmp_path, hea
     log = (run / "log_train.txt").read_text()
     number = r"\d+\.\d+"
     for line in (
-        rf"{head}Now training epoch 3\. LR=0\.\d{{6}}",
+        rf"{head}Now training epoch 3\. LR=0\.\d{{6,}}",
         rf"{head}Epoch\[003/003\], Step\[0002/0003\], Avg Loss: {number}, Avg Acc: {number}, loss: .* eta: 0:00:00",
         rf"{head}----- Epoch\[003/003\], Train Loss: {number}, Train Acc: {number}, time: {number}",
         rf"{head}Val Step\[0000/0002\], Avg Loss: {number}, Avg Acc@1: {number}, Avg Acc@5: {number}",
@@ -289,6 +289,25 @@ def test_the_learning_rate_follows_the_schedule_and_the_batch(tiny_config, tmp_p
     rates = [row["lr"] for row in rows_of(tmp_path / "run")]
     half = 1e-5 + 0.5 * (2e-3 - 1e-5)
     assert rates == pytest.approx([1e-6, 1.0005e-3, half, 1e-5 + 0.5 * (2e-3 - 1e-5) * (1 - np.sqrt(0.5))])
+
+
+@pytest.mark.parametrize("warmup, warns", [(2, False), (3, True), (5, True)])
+def test_a_warm_up_that_never_reaches_the_peak_is_told(tiny_config, tmp_path, warmup, warns):
+    keys = {"TRAIN__NUM_EPOCHS": 3, "TRAIN__WARMUP_EPOCHS": warmup, "VALIDATE_FREQ": 0, "TRAIN__BASE_LR": 8e-5}
+    jobs.run(tiny_config(**keys, TRAIN__WARMUP_START_LR=0.0, TRAIN__LINEAR_SCALED_LR=None))
+    log = (tmp_path / "run" / "log_train.txt").read_text()
+    words = f"the run of 3 epochs ends within TRAIN.WARMUP_EPOCHS {warmup}: its learning rate rises to 0.0000"
+    assert (words in log) == warns
+    if warns:
+        assert f"rises to {max(row['lr'] for row in rows_of(tmp_path / 'run')):.7f}".rstrip("0") in log
+
+
+def test_the_learning_rate_of_a_fine_tuning_run_is_to_be_seen(tiny_config, tmp_path, tiny_weights):
+    jobs.run(tiny_config(TRAIN__NUM_EPOCHS=2, MODEL__PRETRAINED=str(tiny_weights[2]), TRAIN__END_LR=1e-7))
+    logged = re.findall(r"Now training epoch \d\. LR=(\S+)$", (tmp_path / "run" / "log_train.txt").read_text(), re.M)
+    rates = [row["lr"] for row in rows_of(tmp_path / "run")]
+    assert max(rates) < 5e-7 and "e" not in "".join(logged)
+    assert [float(text) for text in logged] == pytest.approx(rates, rel=0.005)
 
 
 def test_validation_and_saving_follow_their_frequency(tiny_config, tmp_path):

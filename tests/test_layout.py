@@ -23,7 +23,7 @@ LAYERS = [
         "bench.machine",
         "bench.measure",
     },
-    {"arguments", "compiled", "config_kinds", "figure", "visualize", "ops.pack", "bench.photos"},
+    {"arguments", "compiled", "config_kinds", "figure", "yaml_file", "visualize", "ops.pack", "bench.photos"},
     {
         "config",
         "confusion",

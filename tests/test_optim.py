@@ -17,6 +17,7 @@ from cait.optim import (
     is_decayed,
     layer_number,
     learning_rate,
+    learning_rate_text,
     load_optimizer_state,
     optimizer_state,
     scaled_learning_rate,
@@ -173,3 +174,23 @@ def test_a_frozen_run_resumes_and_another_freezing_is_an_error():
         assert np.array_equal(left.numpy(), right.numpy())
     freeze(resumed, "none")
     assert not any(parameter.stop_gradient for parameter in resumed.parameters())
+
+
+@pytest.mark.parametrize(
+    "rate, text",
+    [
+        (0.0, "0.000000"),
+        (1e-6, "0.000001"),
+        (2.5e-6, "0.0000025"),
+        (2.5e-4, "0.000250"),
+        (5e-4, "0.000500"),
+        (4.3217e-5, "0.0000432"),
+        (9.9999e-8, "0.0000001"),
+        (1.234e-9, "0.00000000123"),
+        (0.123456789, "0.123457"),
+        (12.5, "12.500000"),
+    ],
+)
+def test_a_learning_rate_is_shown_with_enough_digits_and_no_exponent(rate, text):
+    assert learning_rate_text(rate) == text
+    assert float(text) == pytest.approx(rate, rel=0.005)

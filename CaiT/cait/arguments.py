@@ -8,11 +8,28 @@ from cait.files import user_path
 from cait.processor import usable_cores
 
 
+class _StoreOnce(argparse.Action):
+    """Stores the value of a flag; another value of the same flag later on the command line would be lost otherwise."""
+
+    _stored: tuple[argparse.Namespace, object] | None = None
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if self._stored is not None and self._stored[0] is namespace and self._stored[1] != values:
+            parser.error(f"argument {'/'.join(self.option_strings)}: stands twice, with different values")
+        self._stored = namespace, values
+        setattr(namespace, self.dest, values)
+
+
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse whose complaints are usage errors. It shows a description as it stands, and takes no shortened flags."""
+    """argparse whose complaints are usage errors. It shows a description as it stands, and takes no shortened flags.
+
+    A flag with a value may stand only once, unless it has an action of its own, as those that set keys of the config.
+    """
 
     def __init__(self, **settings):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+        for name in (None, "store"):
+            self.register("action", name, _StoreOnce)
 
     def error(self, message):
         raise UsageError(f"{message}; -h lists the flags")

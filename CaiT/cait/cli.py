@@ -25,8 +25,8 @@ FLAGS = {
 SWITCHES = {"-eval": "EVAL", "-pred": "PRED", "-amp": "AMP"}  # true without a value
 
 
-class _Override(argparse.Action):
-    """Collects (key, text, flag) of all flags in the order of the command line: the last one wins."""
+class KeyFlag(argparse.Action):
+    """A flag that sets keys of the config. It collects (key, text, flag) of them all; the last one wins."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         for word in values if isinstance(values, list) else [values]:
@@ -47,7 +47,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("-cfg", type=path, metavar="YAML", help=model)
     for flag, name in {**FLAGS, **SWITCHES}.items():
         optional = {"nargs": "?", "const": "true"} if flag in SWITCHES else {}
-        parser.add_argument(flag, dest=flag, action=_Override, metavar="VALUE", help=f"sets {name}", **optional)
+        parser.add_argument(flag, dest=flag, action=KeyFlag, metavar="VALUE", help=f"sets {name}", **optional)
     add_key_flag(parser)
     return parser
 
@@ -55,7 +55,7 @@ def _parser() -> ArgumentParser:
 def add_key_flag(parser: argparse.ArgumentParser) -> None:
     """Adds `-o KEY=VALUE [KEY=VALUE ...]`; `given_keys` reads what was given."""
     parser.set_defaults(overrides=[])
-    parser.add_argument("-o", dest="-o", nargs="+", action=_Override, metavar="KEY=VALUE", help="sets any config key")
+    parser.add_argument("-o", dest="-o", nargs="+", action=KeyFlag, metavar="KEY=VALUE", help="sets any config key")
 
 
 def given_keys(args: argparse.Namespace) -> list[tuple[str, Any, str]]:

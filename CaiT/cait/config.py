@@ -17,7 +17,8 @@ from yacs.config import CfgNode
 
 from cait.config_kinds import FLAG, PATH, SIZE, TEXT, Kind, choice, integer, number, numbers
 from cait.errors import UsageError
-from cait.files import read_text, user_path, write_text
+from cait.files import user_path, write_text
+from cait.yaml_file import read_tree
 
 
 class Key(NamedTuple):
@@ -185,9 +186,7 @@ def _flatten(tree: Mapping, source: str, prefix: str = "") -> Iterable[tuple[str
     for part, value in tree.items():
         name = f"{prefix}{part}"
         is_section = any(key.startswith(f"{name}.") for key in _BY_NAME)
-        if isinstance(value, Mapping):
-            if not is_section and name in _BY_NAME:
-                raise UsageError(f"{source}: {name} must be {_BY_NAME[name].kind.text}, not a section")
+        if isinstance(value, Mapping) and is_section:
             yield from _flatten(value, source, f"{name}.")
         elif is_section:
             raise UsageError(f"{source}: {name} is a section and must hold keys, not {value!r}")
@@ -199,20 +198,13 @@ def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> 
     """The dotted keys that a YAML file and its `BASE` files set; `BASE` is relative to the file it stands in.
 
     Raises:
-        UsageError: a file is missing or no YAML, a key is unknown or has a wrong value, or files include each other.
+        UsageError: a file is missing or no YAML, a key is unknown, stands twice or has a wrong value, or files include
+            each other.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such config file")
     if path.resolve() in _open:
         raise UsageError(f"{path}: BASE files include each other")
-    try:
-        tree = yaml.safe_load(read_text(path)) or {}
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date of the 45th
-        mark = getattr(error, "problem_mark", None)
-        raise UsageError(f"{path}: not valid YAML" + (f" (line {mark.line + 1})" if mark else "")) from error
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path}: must hold keys and values")
+    tree = read_tree(path)
     bases = tree.pop("BASE", None) or []
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UsageError(f"{path}: BASE must be a list of file names")

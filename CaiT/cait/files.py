@@ -1,8 +1,10 @@
 """Whole or not at all: every file is written beside its final name and then moved there."""
 
+import codecs
 import contextlib
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -49,14 +51,67 @@ def read_text(path: str | os.PathLike) -> str:
     """A UTF-8 text file's content.
 
     Raises:
-        CaitError: the file is missing, unreadable or not UTF-8; the message names it.
+        CaitError: the file is missing, unreadable or not UTF-8; the message names it and its likely encoding.
     """
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+        data = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise CaitError(f"{path}: cannot be read ({error.strerror})") from error
+        raise cannot_be_read(path, error) from error
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CaitError(f"{path}: not a UTF-8 text file (byte {error.start})") from error
+        raise CaitError(f"{path}: not a UTF-8 text file (byte {error.start}){_advice_on_encoding(data)}") from error
+    if "\0" in text:
+        raise CaitError(f"{path}: not a UTF-8 text file (byte {data.index(0)} is zero){_advice_on_encoding(data)}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def cannot_be_read(path: str | os.PathLike, error: OSError) -> CaitError:
+    """The error to raise in place of one that the system gave when `path` was to be read: it says which and why."""
+    reason = error.strerror or type(error).__name__
+    return CaitError(f"{path}: cannot be read ({reason[:1].lower()}{reason[1:]})")
+
+
+def check_readable(path: str | os.PathLike) -> None:
+    """Opens a file for reading, before it is given to a library that reports all it dislikes as damage.
+
+    Raises:
+        CaitError: it is missing, or this user may not read it.
+    """
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise cannot_be_read(path, error) from error
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        CaitError: this user may not look into a folder on the way to it.
+    """
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
+        return False
+    except OSError as error:
+        raise cannot_be_read(path, error) from error
+
+
+def _advice_on_encoding(data: bytes) -> str:
+    """What a text file that is not UTF-8 seems to be, and what to do; empty where it seems to be no text."""
+    zeros = sorted((data[0::2].count(0), data[1::2].count(0)))
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (not zeros[0] and zeros[1] > len(data) / 8):
+        return "; it seems to be in UTF-16: save it as UTF-8"
+    if any(zeros):
+        return ""
+    with contextlib.suppress(UnicodeDecodeError):
+        foreign = [character for character in data.decode("gb18030") if not character.isascii()]
+        # By chance, text in another encoding can be read so too, but gives characters that hardly occur.
+        if len("".join(foreign).encode("gb2312", "ignore")) > 1.6 * len(foreign):
+            return "; it seems to be in GBK: save it as UTF-8"
+    return "; save it as UTF-8"
 
 
 def user_path(path: str | os.PathLike) -> str:

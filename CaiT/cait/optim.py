@@ -37,6 +37,13 @@ def learning_rate(
     return end_lr + 0.5 * (base_lr - end_lr) * (1.0 + math.cos(math.pi * epoch / num_epochs))
 
 
+def learning_rate_text(rate: float) -> str:
+    """A learning rate for the log: six decimals, or as many as show three digits of it; never an exponent."""
+    decimals = 6 if rate <= 0 else max(6, 2 - math.floor(math.log10(rate)))
+    whole, point, fraction = f"{rate:.{decimals}f}".partition(".")
+    return whole + point + fraction[:6] + fraction[6:].rstrip("0")
+
+
 def scaled_learning_rate(base_lr: float, images_per_step: int, reference: int | None) -> float:
     """`base_lr`, meant for `reference` images a step, in proportion to the actual number; None: no scaling."""
     return base_lr if reference is None else base_lr * images_per_step / reference

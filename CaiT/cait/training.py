@@ -21,7 +21,7 @@ from cait.errors import CaitError, UsageError
 from cait.losses import distillation, label_smoothing_cross_entropy, soft_target_cross_entropy
 from cait.metrics import plot_learning_curves, read_metrics, write_metrics
 from cait.model import CaiT
-from cait.optim import build_optimizer, freeze, learning_rate, scaled_learning_rate
+from cait.optim import build_optimizer, freeze, learning_rate, learning_rate_text, scaled_learning_rate
 from cait.precision import Precision, build_precision
 from cait.start import open_job, output_folder, prepare_model
 from cait.teacher import build_teacher, with_teacher
@@ -95,7 +95,7 @@ def train(config: CfgNode) -> None:
     for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
         rate = _epoch_learning_rate(config, epoch, base_lr)
         optimizer.set_lr(rate)
-        log.info("Now training epoch %d. LR=%.6f", epoch, rate)
+        log.info("Now training epoch %d. LR=%s", epoch, learning_rate_text(rate))
         start = progress.pop("in_epoch", {}).get("states", [()] * dist.world_size())[dist.rank()]
         start = engine.EpochState(*start)
         progress["step"] -= start.num_steps  # to be counted with those of the whole epoch
@@ -183,6 +183,10 @@ def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> floa
     scaling = f"TRAIN.BASE_LR {config.TRAIN.BASE_LR:.6g}" + (f" / {reference} * {images_per_step}" if reference else "")
     words = "batches of {}, {} for a step, in {} processes".format(*factors)
     run.log.info("%d images a step (%s), peak learning rate %.6g (%s)", images_per_step, words, base_lr, scaling)
+    if config.TRAIN.WARMUP_EPOCHS >= config.TRAIN.NUM_EPOCHS:
+        highest = learning_rate_text(_epoch_learning_rate(config, config.TRAIN.NUM_EPOCHS, base_lr))
+        words = "warning: the run of %d epochs ends within TRAIN.WARMUP_EPOCHS %d: its learning rate rises to %s alone"
+        run.log.warning(words, config.TRAIN.NUM_EPOCHS, config.TRAIN.WARMUP_EPOCHS, highest)
     scale = dict(zip(("images a batch", "batches for a step", "processes"), factors))
     scale |= {"images a step": images_per_step, "peak learning rate": base_lr}
     before = run.progress.get("scale", scale)
