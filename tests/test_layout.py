@@ -14,6 +14,7 @@ LAYERS = [
         "files",
         "dist",
         "processes",
+        "run_lock",
         "deploy",
         "deploy.server_schema",
         "deploy.uploads",
@@ -55,13 +56,24 @@ LAYERS = [
     {"data.build", "engine", "exchange"},
     {"align", "start", "deploy.bundle"},
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file", "deploy.service_metrics"},
-    {"align_live", "deploy.predictor", "teacher"},
+    {"align_live", "deploy.predictor", "resume", "teacher"},
     {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported"},
     {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
     {"align_deploy", "align_run", "deploy.service", "visualize.job", "bench.engine_process"},
     {"bench.model", "deploy.server", "deploy.server_run"},
 ]
-SEES_CONFIG = {"align", "cli", "config", "jobs", "start", "training", "visualize.sources", "zoo", "data.build"}
+SEES_CONFIG = {
+    "align",
+    "cli",
+    "config",
+    "jobs",
+    "resume",
+    "start",
+    "training",
+    "visualize.sources",
+    "zoo",
+    "data.build",
+}
 
 
 def modules():

@@ -1,6 +1,7 @@
 """The jobs: a config becomes objects, and the engine runs them. Training has a module of its own."""
 
 import json
+import pathlib
 
 from yacs.config import CfgNode
 
@@ -12,7 +13,7 @@ from cait.errors import CaitError
 from cait.files import write_text
 from cait.precision import build_precision
 from cait.results import result_line, write_results
-from cait.start import open_job, output_folder, prepare_model, select_device
+from cait.start import held_folder, open_job, prepare_model, select_device
 from cait.training import train
 
 
@@ -41,13 +42,17 @@ def evaluate(config: CfgNode) -> engine.EvalResult:
 
     With EVALUATE.CONFUSION also `per_class.csv` and `confusion.csv`.
     """
+    with held_folder(config, "eval") as (folder, note):
+        return _evaluate_in(folder, note, config)
+
+
+def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> engine.EvalResult:
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
     notes = load_weights(model, config.MODEL.PRETRAINED)
     dist.broadcast(model.state_dict().values())
-    folder = output_folder(config, "eval")
-    log = open_job(config, folder, "eval")
+    log = open_job(config, folder, "eval", note)
     log.info("; ".join(notes))
     confusion = ConfusionMatrix(config.MODEL.NUM_CLASSES) if config.EVALUATE.CONFUSION else None
     options = {"see": confusion.add} if confusion else {}
@@ -72,12 +77,16 @@ def predict(config: CfgNode) -> None:
     """
     if dist.rank() > 0:
         return
+    with held_folder(config, "pred") as (folder, note):
+        _predict_in(folder, note, config)
+
+
+def _predict_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
     notes = load_weights(model, config.MODEL.PRETRAINED)
-    folder = output_folder(config, "pred")
-    log = open_job(config, folder, "pred")
+    log = open_job(config, folder, "pred", note)
     log.info("; ".join(notes))
     results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K, precision=precision)
     with write_results(folder / "predictions.csv", loaders.class_names) as write:

@@ -1,11 +1,13 @@
 """What every job starts with: the device, the output folder, the log, the model."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import platform
 import signal
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import paddle
@@ -21,6 +23,7 @@ from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.log import open_log
 from cait.model import CaiT
+from cait.run_lock import held
 from cait.zoo import build_model
 
 
@@ -47,12 +50,34 @@ def select_device(config: CfgNode) -> None:
         paddle.set_flags({"FLAGS_use_stride_kernel": False})
 
 
-def output_folder(config: CfgNode, job: str) -> pathlib.Path:
-    """OUTPUT_DIR, or a new folder under `output/`. Process 0 alone writes; it makes the folder."""
+@contextlib.contextmanager
+def held_folder(config: CfgNode, job: str) -> Iterator[tuple[pathlib.Path, str]]:
+    """OUTPUT_DIR, or a new folder under `output/`, in which nobody else does this job meanwhile.
+
+    Process 0 alone writes: it makes the folder and holds it. When it is refused, the others end with it. A new folder
+    in which nothing was written is taken away again.
+
+    Yields:
+        The folder, and a sentence for `open_job` if it cannot be locked.
+
+    Raises:
+        CaitError: another process does this job there, or the folder cannot be made or written.
+    """
     if dist.rank() > 0:
-        return pathlib.Path(config.OUTPUT_DIR)
-    if config.OUTPUT_DIR:
-        return writable_folder(config.OUTPUT_DIR)
+        yield pathlib.Path(config.OUTPUT_DIR), ""
+        return
+    is_new = not (config.OUTPUT_DIR and os.path.exists(config.OUTPUT_DIR))
+    folder = writable_folder(config.OUTPUT_DIR) if config.OUTPUT_DIR else _new_folder(job)
+    try:
+        with held(folder, job) as note:
+            yield folder, note
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty, as a rule
+                folder.rmdir()
+
+
+def _new_folder(job: str) -> pathlib.Path:
     stem = f"output/{job}-{time.strftime('%Y%m%d-%H%M%S')}"
     writable_folder("output")
     for name in (stem, *(f"{stem}-{number}" for number in range(2, 100))):
@@ -64,8 +89,12 @@ def output_folder(config: CfgNode, job: str) -> pathlib.Path:
     raise CaitError(f"{stem}: too many runs in one second")
 
 
-def open_job(config: CfgNode, folder: pathlib.Path, job: str) -> logging.Logger:
-    """The job's log, its head, and the config beside it; in other processes than the first a log that says nothing."""
+def open_job(config: CfgNode, folder: pathlib.Path, job: str, note: str = "") -> logging.Logger:
+    """The job's log, its head, and the config beside it; in other processes than the first a log that says nothing.
+
+    Args:
+        folder, note: what `held_folder` gave.
+    """
     if dist.rank() > 0:
         return open_log(None)
     log = open_log(folder / f"log_{job}.txt")
@@ -81,6 +110,8 @@ def open_job(config: CfgNode, folder: pathlib.Path, job: str) -> logging.Logger:
     ]
     words += [f"{dist.world_size()} processes"] if dist.world_size() > 1 else []
     log.info(", ".join(words))
+    if note:
+        log.warning(note)
     return log
 
 

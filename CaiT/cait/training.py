@@ -11,38 +11,42 @@ import paddle
 from yacs.config import CfgNode
 
 from cait import dist, engine
-from cait.checkpoint import LATEST, STATES, WEIGHTS, find_states, load_checkpoint, load_weights, save_checkpoint
-from cait.config import run_folder
+from cait.checkpoint import LATEST, save_checkpoint
 from cait.data.build import Loaders, build_loaders
 from cait.data.mixup import Mixup, plain_labels
 from cait.data.transforms import Normalize
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
 from cait.losses import distillation, label_smoothing_cross_entropy, soft_target_cross_entropy
-from cait.metrics import plot_learning_curves, read_metrics, write_metrics
+from cait.metrics import plot_learning_curves, write_metrics
 from cait.model import CaiT
 from cait.optim import build_optimizer, freeze, learning_rate, learning_rate_text, scaled_learning_rate
 from cait.precision import Precision, build_precision
-from cait.start import open_job, output_folder, prepare_model
+from cait.resume import METRICS, batch_plan, check_is_free, starting_point
+from cait.start import held_folder, open_job, prepare_model
 from cait.teacher import build_teacher, with_teacher
 from cait.watch import StepProfiler, check_visualdl, layer_scale, write_scalars
 
-METRICS, CURVES = "metrics.jsonl", "learning_curves.png"
+CURVES = "learning_curves.png"
 BEST, BEST_EMA = "best_model", "best_model_ema"
 
 
 @dataclasses.dataclass
 class _Run:
-    """What training changes, and where it is saved.
+    """What a run works with: the data, what training changes, and where that is saved.
 
-    `progress` holds plain values: epochs and steps done, the best accuracies, `scale`, which is what a step was, and
-    `in_epoch` in a checkpoint that was saved within one.
+    `evaluation` is the precision of evaluations. `progress` holds plain values: epochs and steps done, the best
+    accuracies, `scale`, which is what a step was, and `in_epoch` in a checkpoint that was saved within one.
     """
 
+    config: CfgNode
+    loaders: Loaders
+    normalize: Normalize
     model: CaiT
     optimizer: paddle.optimizer.Optimizer
     ema: ModelEma | None
     precision: Precision
+    evaluation: Precision
     progress: dict[str, Any]
     rows: list[dict]
     folder: pathlib.Path
@@ -65,26 +69,31 @@ def train(config: CfgNode) -> None:
     Raises:
         CaitError: the output folder holds another run, or data or a checkpoint is wrong.
     """
-    _check_is_free(config)
     _check_recipe(config)
     if config.VISUALDL:
         check_visualdl()
+    with held_folder(config, "train") as (folder, note):
+        check_is_free(config)
+        _train_in(folder, note, config)
+
+
+def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
+    """Trains in a folder that `held_folder` gave with this note."""
     loaders = build_loaders(config)
     precision, mix, criterion = build_precision(config), *_mix_and_criterion(config)
-    options = {"report_freq": config.REPORT_FREQ, "precision": build_precision(config, evaluation=True)}
-    plan = _plan(config, loaders)
+    evaluation = build_precision(config, evaluation=True)
+    plan = batch_plan(config, loaders)
     model, normalize = prepare_model(config)
     model.save_memory(config.TRAIN.RECOMPUTE, config.TRAIN.QUERY_CHUNK)
     freeze(model, config.TRAIN.FREEZE)
     optimizer = build_optimizer(config, model)
     ema = None if config.TRAIN.EMA_DECAY is None else ModelEma(model, config.TRAIN.EMA_DECAY)
-    progress, rows, origin = _starting_point(config, plan, model, optimizer, ema)
+    progress, rows, origin = starting_point(config, plan, model, optimizer, ema)
     _start_equal(config, progress, model, ema)
-    folder = output_folder(config, "train")
-    log = open_job(config, folder, "train")
+    log = open_job(config, folder, "train", note)
     precision.load(progress.pop("loss_scale", {}))
-    run = _Run(model, optimizer, ema, precision, progress, rows, folder, log)
-    base_lr = _log_head(config, run, loaders, origin)
+    run = _Run(config, loaders, normalize, model, optimizer, ema, precision, evaluation, progress, rows, folder, log)
+    base_lr = _log_head(run, origin)
     profiler = StepProfiler(folder, config.PROFILE_STEPS)
 
     def after_step() -> None:
@@ -92,46 +101,50 @@ def train(config: CfgNode) -> None:
             ema.update()
         profiler.step()
 
+    steps = {"mix": mix, "after_step": after_step, "save": _saver_in_epoch(run, plan)}
     for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
-        rate = _epoch_learning_rate(config, epoch, base_lr)
-        optimizer.set_lr(rate)
-        log.info("Now training epoch %d. LR=%s", epoch, learning_rate_text(rate))
-        start = progress.pop("in_epoch", {}).get("states", [()] * dist.world_size())[dist.rank()]
-        start = engine.EpochState(*start)
-        progress["step"] -= start.num_steps  # to be counted with those of the whole epoch
-        result = engine.train_one_epoch(
-            model,
-            loaders.train,
-            normalize,
-            criterion,
-            optimizer,
-            log,
-            epoch=epoch,
-            num_epochs=config.TRAIN.NUM_EPOCHS,
-            accum_iter=config.TRAIN.ACCUM_ITER,
-            grad_clip=config.TRAIN.GRAD_CLIP,
-            report_freq=config.REPORT_FREQ,
-            seed=config.SEED,
-            mix=mix,
-            after_step=after_step,
-            start=start,
-            save_steps=config.SAVE_STEPS,
-            save=_saver_in_epoch(run, plan),
-            precision=precision,
-        )
-        head = f"----- Epoch[{epoch:03d}/{config.TRAIN.NUM_EPOCHS:03d}]"
-        log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
-        skipped = [words for errors in dist.gather(loaders.train.errors) for words in errors]
-        if skipped:
-            log.warning("%d images left out, the first: %s", len(skipped), skipped[0])
-        progress |= {"epoch": epoch, "step": progress["step"] + result.num_steps}
-        row = {"epoch": epoch, "step": progress["step"], "lr": rate, "train_loss": result.loss}
-        row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
-        row |= {"grad_norm": result.grad_norm, **layer_scale(model)}
-        _validate_and_save(config, run, loaders, normalize, row, head, **options)
+        _train_epoch(run, epoch, _epoch_learning_rate(config, epoch, base_lr), criterion, **steps)
     profiler.stop()
     if dist.rank() == 0:
         _draw(run)
+
+
+def _train_epoch(run: _Run, epoch: int, rate: float, criterion: Callable, **steps: Callable) -> None:
+    """Trains an epoch at this learning rate, and does what follows it; `steps` are arguments of the engine."""
+    config, train, num_epochs = run.config, run.loaders.train, run.config.TRAIN.NUM_EPOCHS
+    run.optimizer.set_lr(rate)
+    run.log.info("Now training epoch %d. LR=%s", epoch, learning_rate_text(rate))
+    start = run.progress.pop("in_epoch", {}).get("states", [()] * dist.world_size())[dist.rank()]
+    start = engine.EpochState(*start)
+    run.progress["step"] -= start.num_steps  # to be counted with those of the whole epoch
+    result = engine.train_one_epoch(
+        run.model,
+        train,
+        run.normalize,
+        criterion,
+        run.optimizer,
+        run.log,
+        epoch=epoch,
+        num_epochs=num_epochs,
+        accum_iter=config.TRAIN.ACCUM_ITER,
+        grad_clip=config.TRAIN.GRAD_CLIP,
+        report_freq=config.REPORT_FREQ,
+        seed=config.SEED,
+        start=start,
+        save_steps=config.SAVE_STEPS,
+        precision=run.precision,
+        **steps,
+    )
+    head = f"----- Epoch[{epoch:03d}/{num_epochs:03d}]"
+    run.log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
+    skipped = [words for errors in dist.gather(train.errors) for words in errors]
+    if skipped:
+        run.log.warning("%d images left out, the first: %s", len(skipped), skipped[0])
+    run.progress |= {"epoch": epoch, "step": run.progress["step"] + result.num_steps}
+    row = {"epoch": epoch, "step": run.progress["step"], "lr": rate, "train_loss": result.loss}
+    row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
+    row |= {"grad_norm": result.grad_norm, **layer_scale(run.model)}
+    _validate_and_save(run, row, head)
 
 
 def _draw(run: _Run) -> None:
@@ -141,15 +154,14 @@ def _draw(run: _Run) -> None:
         run.log.info("no %s: %s", CURVES, error)
 
 
-def _validate_and_save(
-    config: CfgNode, run: _Run, loaders: Loaders, normalize: Normalize, row: dict[str, Any], head: str, **options
-) -> None:
-    """What follows an epoch, as far as it is due; the options are those of `engine.evaluate`."""
+def _validate_and_save(run: _Run, row: dict[str, Any], head: str) -> None:
+    """What follows an epoch, as far as it is due."""
+    config = run.config
     epoch, last = row["epoch"], config.TRAIN.NUM_EPOCHS
     names, ema_names = [LATEST], []
     if _is_due(epoch, config.VALIDATE_FREQ, last):
         try:
-            row |= _validate(run, loaders, normalize, head, **options)
+            row |= _validate(run, head)
         except CaitError:  # an image that cannot be read shall not cost the epoch
             _keep(run, row, names)
             raise
@@ -171,12 +183,13 @@ def _keep(run: _Run, row: dict[str, Any], names: list[str], ema_names: Sequence[
     run.save(names, ema_names)
 
 
-def _log_head(config: CfgNode, run: _Run, loaders: Loaders, origin: str) -> float:
+def _log_head(run: _Run, origin: str) -> float:
     """The first lines of the log; the peak learning rate, which is one of them."""
+    config = run.config
     num_params = sum(parameter.size for parameter in run.model.parameters())
     trained = sum(parameter.size for parameter in run.model.parameters() if not parameter.stop_gradient)
     words = f"{num_params} parameters" + (f" ({trained} of them trained)" if trained != num_params else "")
-    run.log.info("%d training images, %s, starting from %s", len(loaders.train.dataset), words, origin)
+    run.log.info("%d training images, %s, starting from %s", len(run.loaders.train.dataset), words, origin)
     factors = config.DATA.BATCH_SIZE, config.TRAIN.ACCUM_ITER, dist.world_size()
     images_per_step, reference = math.prod(factors), config.TRAIN.LINEAR_SCALED_LR
     base_lr = scaled_learning_rate(config.TRAIN.BASE_LR, images_per_step, reference)
@@ -230,27 +243,16 @@ def _saver_in_epoch(run: _Run, plan: dict[str, Any]) -> Callable[[engine.EpochSt
     return save
 
 
-def _plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:
-    """What decides which images make which step: an epoch can go on only with the same."""
-    return {
-        "DATA.BATCH_SIZE": config.DATA.BATCH_SIZE,
-        "TRAIN.ACCUM_ITER": config.TRAIN.ACCUM_ITER,
-        "AUG.REPEATED_AUG": config.AUG.REPEATED_AUG,
-        "SEED": config.SEED,
-        "number of training images": len(loaders.train.dataset),
-        "number of processes": dist.world_size(),
-    }
-
-
-def _validate(run: _Run, loaders: Loaders, normalize: Normalize, head: str, **options) -> dict[str, float]:
+def _validate(run: _Run, head: str) -> dict[str, float]:
     """Evaluates the weights, and their average where there is one; the columns for the metrics."""
-    val = engine.evaluate(run.model, loaders.val, normalize, run.log, **options)
+    options = {"report_freq": run.config.REPORT_FREQ, "precision": run.evaluation}
+    val = engine.evaluate(run.model, run.loaders.val, run.normalize, run.log, **options)
     run.log.info("%s, %s", head, val.words())
     row = {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5}
     ema = None
     if run.ema is not None:
         with run.ema.applied():
-            ema = engine.evaluate(run.model, loaders.val, normalize, run.log, head="EMA", **options)
+            ema = engine.evaluate(run.model, run.loaders.val, run.normalize, run.log, head="EMA", **options)
         run.log.info("%s, %s", head, ema.words("EMA"))
         row |= {"val_ema_loss": ema.loss, "val_ema_acc1": ema.acc1, "val_ema_acc5": ema.acc5}
     epoch, progress = run.progress["epoch"], run.progress
@@ -266,63 +268,6 @@ def _check_recipe(config: CfgNode) -> None:
         raise UsageError(f"TRAIN.FREEZE={config.TRAIN.FREEZE} would freeze random weights; it needs -pretrained")
     if (config.AUG.MIXUP or config.AUG.CUTMIX) and config.DATA.BATCH_SIZE == 1:
         raise UsageError("AUG.MIXUP and AUG.CUTMIX mix the images of a batch: DATA.BATCH_SIZE must be above 1")
-
-
-def _check_is_free(config: CfgNode) -> None:
-    """No run is ever written over another one, nor over what it did after the checkpoint it is resumed from."""
-    folder = pathlib.Path(config.OUTPUT_DIR)
-    if not config.OUTPUT_DIR or not any(any(folder.glob(name)) for name in (f"*{STATES}", f"*{WEIGHTS}", METRICS)):
-        return
-    if config.TRAIN.RESUME and find_states(config.TRAIN.RESUME)[0].resolve() == (folder / LATEST).resolve():
-        return
-    raise UsageError(f"{folder}: holds a run; give a new -output_dir, or go on with it by -resume={folder}")
-
-
-def _starting_point(
-    config: CfgNode, plan: dict[str, Any], model: CaiT, optimizer: paddle.optimizer.Optimizer, ema: ModelEma | None
-) -> tuple[dict[str, Any], list[dict], str]:
-    """Puts what is trained where training starts: progress, metrics of the epochs done, and words for the log."""
-    best = {"best_acc1": -1.0, "best_epoch": 0}
-    if ema is not None:
-        best |= {"best_ema_acc1": -1.0, "best_ema_epoch": 0}
-    progress = {"epoch": 0, "step": 0} | best
-    resume = config.TRAIN.RESUME
-    began = resume and not find_states(resume)[1].is_file() and (pathlib.Path(resume) / "config.yaml").is_file()
-    if not resume or began:  # a run that was stopped before its first checkpoint begins again
-        words = "random weights"
-        if config.MODEL.PRETRAINED:
-            words = "; ".join(load_weights(model, config.MODEL.PRETRAINED, config.MODEL.RESET_HEAD))
-        if ema is not None:
-            ema.restart()
-        return progress, [], words
-    saved = load_checkpoint(model, optimizer, resume, ema)
-    if saved is None:
-        if config.TRAIN.LAST_EPOCH is None:
-            raise UsageError(
-                f"{resume}: holds weights without a training state; -last_epoch=N says how many epochs they had, "
-                "or -pretrained starts a new run from them"
-            )
-        return progress | {"epoch": config.TRAIN.LAST_EPOCH}, [], f"the weights {resume}"
-    words = f"{resume}, epoch {saved['epoch']}, step {saved['step']}"
-    if "in_epoch" in saved:
-        _check_plan(resume, saved, plan)
-        words += f", within epoch {saved['epoch'] + 1}"
-    if ema is not None and "best_ema_acc1" not in saved:
-        words += "; it holds no average of the weights: that starts from these weights"
-    metrics = run_folder(resume) / METRICS
-    rows = [row for row in read_metrics(metrics) if row["epoch"] <= saved["epoch"]] if metrics.is_file() else []
-    if not config.OUTPUT_DIR or run_folder(resume).resolve() != pathlib.Path(config.OUTPUT_DIR).resolve():
-        saved |= best  # the best model so far stays in the other folder
-    return best | saved, rows, words
-
-
-def _check_plan(resume: str, saved: dict[str, Any], plan: dict[str, Any]) -> None:
-    for name, value in saved["in_epoch"]["plan"].items():
-        if plan.get(name) != value:
-            raise UsageError(
-                f"{resume}: was saved within epoch {saved['epoch'] + 1}, which can only go on with {name} {value}, not "
-                f"{plan.get(name)}; leave it, or resume from a checkpoint of a whole epoch"
-            )
 
 
 def _epoch_learning_rate(config: CfgNode, epoch: int, base_lr: float) -> float:

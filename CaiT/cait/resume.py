@@ -1,0 +1,101 @@
+"""Where a run starts: in a folder that no other run filled, from fresh or given weights, or where it was left."""
+
+import pathlib
+from typing import Any
+
+import paddle
+from yacs.config import CfgNode
+
+from cait import dist
+from cait.checkpoint import LATEST, STATES, WEIGHTS, find_states, load_checkpoint, load_weights
+from cait.config import run_folder
+from cait.data.build import Loaders
+from cait.ema import ModelEma
+from cait.errors import UsageError
+from cait.metrics import read_metrics
+from cait.model import CaiT
+
+METRICS = "metrics.jsonl"
+
+
+def check_is_free(config: CfgNode) -> None:
+    """No run is ever written over another one, nor over what it did after the checkpoint it is resumed from.
+
+    Raises:
+        UsageError: OUTPUT_DIR holds another run.
+    """
+    folder = pathlib.Path(config.OUTPUT_DIR)
+    if not config.OUTPUT_DIR or not any(any(folder.glob(name)) for name in (f"*{STATES}", f"*{WEIGHTS}", METRICS)):
+        return
+    if config.TRAIN.RESUME and find_states(config.TRAIN.RESUME)[0].resolve() == (folder / LATEST).resolve():
+        return
+    raise UsageError(f"{folder}: holds a run; give a new -output_dir, or go on with it by -resume={folder}")
+
+
+def batch_plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:
+    """What decides which images make which step: an epoch can go on only with the same."""
+    return {
+        "DATA.BATCH_SIZE": config.DATA.BATCH_SIZE,
+        "TRAIN.ACCUM_ITER": config.TRAIN.ACCUM_ITER,
+        "AUG.REPEATED_AUG": config.AUG.REPEATED_AUG,
+        "SEED": config.SEED,
+        "number of training images": len(loaders.train.dataset),
+        "number of processes": dist.world_size(),
+    }
+
+
+def starting_point(
+    config: CfgNode, plan: dict[str, Any], model: CaiT, optimizer: paddle.optimizer.Optimizer, ema: ModelEma | None
+) -> tuple[dict[str, Any], list[dict], str]:
+    """Puts what is trained where training starts.
+
+    Args:
+        plan: `batch_plan` of this run.
+
+    Returns:
+        Progress, metrics of the epochs done, and words for the log.
+
+    Raises:
+        CaitError: the checkpoint is missing, damaged, of another model, or was saved within an epoch of another plan.
+    """
+    best = {"best_acc1": -1.0, "best_epoch": 0}
+    if ema is not None:
+        best |= {"best_ema_acc1": -1.0, "best_ema_epoch": 0}
+    progress = {"epoch": 0, "step": 0} | best
+    resume = config.TRAIN.RESUME
+    began = resume and not find_states(resume)[1].is_file() and (pathlib.Path(resume) / "config.yaml").is_file()
+    if not resume or began:  # a run that was stopped before its first checkpoint begins again
+        words = "random weights"
+        if config.MODEL.PRETRAINED:
+            words = "; ".join(load_weights(model, config.MODEL.PRETRAINED, config.MODEL.RESET_HEAD))
+        if ema is not None:
+            ema.restart()
+        return progress, [], words
+    saved = load_checkpoint(model, optimizer, resume, ema)
+    if saved is None:
+        if config.TRAIN.LAST_EPOCH is None:
+            raise UsageError(
+                f"{resume}: holds weights without a training state; -last_epoch=N says how many epochs they had, "
+                "or -pretrained starts a new run from them"
+            )
+        return progress | {"epoch": config.TRAIN.LAST_EPOCH}, [], f"the weights {resume}"
+    words = f"{resume}, epoch {saved['epoch']}, step {saved['step']}"
+    if "in_epoch" in saved:
+        _check_plan(resume, saved, plan)
+        words += f", within epoch {saved['epoch'] + 1}"
+    if ema is not None and "best_ema_acc1" not in saved:
+        words += "; it holds no average of the weights: that starts from these weights"
+    metrics = run_folder(resume) / METRICS
+    rows = [row for row in read_metrics(metrics) if row["epoch"] <= saved["epoch"]] if metrics.is_file() else []
+    if not config.OUTPUT_DIR or run_folder(resume).resolve() != pathlib.Path(config.OUTPUT_DIR).resolve():
+        saved |= best  # the best model so far stays in the other folder
+    return best | saved, rows, words
+
+
+def _check_plan(resume: str, saved: dict[str, Any], plan: dict[str, Any]) -> None:
+    for name, value in saved["in_epoch"]["plan"].items():
+        if plan.get(name) != value:
+            raise UsageError(
+                f"{resume}: was saved within epoch {saved['epoch'] + 1}, which can only go on with {name} {value}, not "
+                f"{plan.get(name)}; leave it, or resume from a checkpoint of a whole epoch"
+            )
