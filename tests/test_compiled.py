@@ -34,6 +34,7 @@ def compiler(tmp_path_factory, monkeypatch):
     (folder / "g++").write_text("#!/bin/sh\n")
     (folder / "g++").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
 
 
 def test_of_several_processes_one_builds(tmp_path, compiler):
@@ -42,16 +43,12 @@ def test_of_several_processes_one_builds(tmp_path, compiler):
         results = list(pool.map(lambda _: run_python(*words), range(3)))
     assert [result.returncode for result in results] == [0, 0, 0]
     assert sum(result.stderr.count("building now") for result in results) == 1
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"lock", "made"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["made"]
 
 
 def test_without_a_home_there_is_no_folder(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-
-    def home():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(compiled.pathlib.Path, "home", home)
+    monkeypatch.setenv("HOME", "")
     with pytest.raises(CannotBuild, match="no home directory"):
         cache_folder("loops", "key")
 
@@ -64,10 +61,52 @@ def test_what_was_built_is_not_built_again(tmp_path, capsys):
 
 def test_a_build_that_failed_is_not_tried_again(tmp_path, capsys, compiler):
     for message in ("building them failed; ", "building them failed before; "):
-        with pytest.raises(CannotBuild, match=message):
+        with pytest.raises(CannotBuild, match=message) as reason:
             build_once(tmp_path, ["made"], FAILING, "building now")
-    assert (tmp_path / compiled.FAILURE).read_text() == "no such thing\n"
+        (log,) = tmp_path.iterdir()
+        assert str(log) in str(reason.value)
+    assert log.read_text() == "no such thing\n"
     assert capsys.readouterr().err == "building now\n"
+
+
+def test_what_failed_is_tried_again_with_another_compiler_or_command(tmp_path, capsys, compiler):
+    def build(command=FAILING):
+        with pytest.raises(CannotBuild, match="building them failed"):
+            build_once(tmp_path, ["made"], command, "building now")
+        return capsys.readouterr().err
+
+    assert build() and not build()
+    (compiler / "g++").write_text("#!/bin/sh\necho version 2\n")
+    assert build() and not build()
+    assert build([*FAILING, "more"]) and not build([*FAILING, "more"])
+
+
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        ("kill -9 $$", "signal 9"),
+        ("echo 'g++: fatal error: Killed signal terminated program cc1plus'; exit 1", "Killed signal"),
+        ("echo 'x.s: error: No space left on device'; exit 1", "No space left on device"),
+        ("echo 'cc1plus: out of memory allocating 65536 bytes'; exit 1", "out of memory"),
+        ("echo \"error: command 'g++' failed with exit code -9\"; exit 1", "exit code -9"),
+        ("sh -c 'sleep 60 & sleep 60'", "did not end within"),
+    ],
+)
+def test_what_a_machine_lacks_for_a_moment_is_tried_again(tmp_path, capsys, compiler, monkeypatch, script, words):
+    monkeypatch.setattr(compiled, "SECONDS", 1.0)
+    for _ in range(2):
+        with pytest.raises(CannotBuild, match=f"{words}.*; the next start tries again"):
+            build_once(tmp_path, ["made"], ["sh", "-c", script], "building now")
+    assert capsys.readouterr().err == "building now\n" * 2 and not list(tmp_path.iterdir())
+
+
+def test_a_build_writes_in_its_own_folder_only(tmp_path, compiler, monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/proc")  # where nothing can be written
+    scratch = compiled.SCRATCH + "left"
+    (tmp_path / scratch).mkdir()
+    build_once(tmp_path, ["made"], ["sh", "-c", 'echo "$TMPDIR" > {folder}/made'], "building now")
+    assert str(tmp_path / compiled.SCRATCH) in (tmp_path / "made").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_a_full_disk_is_a_reason(tmp_path, monkeypatch, compiler):
@@ -75,7 +114,7 @@ def test_a_full_disk_is_a_reason(tmp_path, monkeypatch, compiler):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(compiled.shutil, "copyfile", copy)
-    with pytest.raises(CannotBuild, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(CannotBuild, match=r"cannot be written \(No space left on device\); XDG_CACHE_HOME"):
         build_once(tmp_path, ["made"], ["true"], "")
 
 

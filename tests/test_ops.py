@@ -2,8 +2,12 @@
 
 import concurrent.futures
 import ctypes
+import os
+import subprocess
+import sysconfig
 import threading
 import time
+import venv
 
 import numpy as np
 import paddle
@@ -290,3 +294,18 @@ def test_fused_operators_can_be_left_out(tiny_bundle, digits):
     plain, fused = (run_python(INFER, *words, *more) for more in (["--no-fused-ops"], []))
     assert "plain program, as asked for" in plain.stderr and "fused program, fp32, " in fused.stderr
     assert len(plain.stdout.splitlines()) == len(fused.stdout.splitlines()) > 0
+
+
+@pytest.mark.slow
+def test_the_operators_are_built_from_and_in_paths_with_blanks_and_quotes(tmp_path):
+    folder = tmp_path / 'it\'s a "folder"'
+    folder.mkdir()
+    venv.create(folder / "venv")
+    for name, target in (("packages", sysconfig.get_path("purelib")), ("code", ROOT / "CaiT")):
+        (folder / name).symlink_to(target)
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    (site / "all.pth").write_text(f"{folder / 'packages'}\n{folder / 'code'}\n")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": "/proc"}
+    words = [folder / "venv" / "bin" / "python", "-c", "from cait.ops import library; print(library.register())"]
+    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.split() == [library.register()], result.stderr

@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from cait import jobs, run_lock
 from cait.errors import CaitError
-from cait.run_lock import held, lock_file
+from cait.run_lock import FolderInUse, held, lock_file
 from conftest import MAIN, ROOT, run_python
 
 HOLD = """
@@ -214,3 +216,25 @@ def test_a_refusal_ends_all_processes_of_a_run(tiny_yaml, digits, tmp_path):
         result = run_python(*words, timeout=60)
     assert result.returncode == 1 and list(content(tmp_path / "run")) == [".train.lock"]
     assert result.stderr.count("error: ") == 1 and f"process {process.pid} on {socket.gethostname()}" in result.stderr
+
+
+def test_who_waits_gets_the_folder_when_the_job_there_ends(tmp_path):
+    order = []
+
+    def second():
+        with held(tmp_path, "build", wait=True):
+            order.append("second")
+
+    with held(tmp_path, "build"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        with pytest.raises(FolderInUse), held(tmp_path, "build"):
+            pass
+        time.sleep(3 * run_lock.POLL_SECONDS)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"] and not content(tmp_path)
+    with holder(tmp_path, "build") as process:
+        os.kill(process.pid, signal.SIGKILL)
+        with held(tmp_path, "build", wait=True) as note:
+            assert note == ""

@@ -1,14 +1,18 @@
 """Libraries that are compiled on the user's machine, once for each version of what they are made of.
 
-They are kept in `$XDG_CACHE_HOME/cait` (`~/.cache/cait`), in a folder named after what it was built from.
+They are kept in `$XDG_CACHE_HOME/cait` (`~/.cache/cait`), in a folder named after what it was built from. A build that
+fails is remembered there too, for the compiler and the command that failed; where memory, space or time was short, the
+next start tries again.
 """
 
-import fcntl
+import contextlib
 import hashlib
 import os
 import pathlib
 import platform
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +20,17 @@ from collections.abc import Iterable, Sequence
 
 from cait.errors import CaitError
 from cait.files import replacing, user_cache, write_text
+from cait.run_lock import held
 
-FAILURE = "build.log"
+SECONDS = 900.0  # for a build; the operators take half a minute
+SCRATCH = "scratch-"
+# Words by which a compiler, a linker or Python says that the machine had not enough of something at that moment.
+PASSING = re.compile(
+    r"no space left|quota exceeded|\bkilled\b|signal terminated|out of memory|memory exhausted|cannot allocate memory"
+    r"|bad_alloc|MemoryError|temporarily unavailable|too many open files|input/output error|read-only file system"
+    r"|stale file handle|exit (code|status) -\d",
+    re.IGNORECASE,
+)
 
 
 class CannotBuild(Exception):
@@ -28,7 +41,7 @@ def key_of(parts: Iterable[str | bytes]) -> str:
     """A short key of all that a library is made of, and of this kind of processor."""
     digest = hashlib.sha256()
     for part in (platform.machine(), *parts):
-        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
     return digest.hexdigest()[:16]
 
 
@@ -54,7 +67,8 @@ def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str
         notice: for stderr, where it is run.
 
     Raises:
-        CannotBuild: there is no compiler, the folder cannot be written, or the command fails or did so before.
+        CannotBuild: there is no compiler, the folder cannot be written, the command fails, or it failed before with
+            the same compiler.
     """
     if _whole(target, files):
         return
@@ -64,12 +78,12 @@ def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str
         raise CannotBuild("there is no compiler (g++)")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with (target / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same
+        with held(target, "build", wait=True):  # another process may be building the same
             if not _whole(target, files):
                 _build(target, files, command, notice)
-    except OSError as error:
-        raise CannotBuild(f"{target} cannot be written ({error.strerror or error})") from error
+    except (OSError, CaitError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CannotBuild(f"{target} cannot be written ({reason}); XDG_CACHE_HOME can name another folder") from error
 
 
 def _whole(target: pathlib.Path, files: Sequence[str]) -> bool:
@@ -77,18 +91,55 @@ def _whole(target: pathlib.Path, files: Sequence[str]) -> bool:
 
 
 def _build(target: pathlib.Path, files: Sequence[str], command: Sequence[str], notice: str) -> None:
-    failure = target / FAILURE
+    failure = target / f"build-{key_of([_compiler(), *command])}.log"
     if failure.is_file():
         raise CannotBuild(f"building them failed before; {failure} says why, remove it to try again")
     print(notice, file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=target) as scratch:
-        environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).resolve().parent.parent)}
-        words = [word.replace("{folder}", scratch) for word in command]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        done = subprocess.run(words, env=environment, **streams)
-        if done.returncode:
-            write_text(failure, done.stdout)
+    for left in target.glob(f"{SCRATCH}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=SCRATCH, ignore_cleanup_errors=True) as scratch:
+        exit_code, output = _run([word.replace("{folder}", scratch) for word in command], scratch)
+        if exit_code:
+            line = next((line.strip() for line in output.splitlines() if PASSING.search(line)), None)
+            if line is None and exit_code < 0:
+                line = f"signal {-exit_code}"
+            if line is not None:
+                raise CannotBuild(f"building them was broken off ({line[:200]}); the next start tries again")
+            write_text(failure, output)
             raise CannotBuild(f"building them failed; {failure} says why")
         for name in files:
             with replacing(target / name) as temporary:
                 shutil.copyfile(pathlib.Path(scratch) / name, temporary)
+
+
+def _compiler() -> str:
+    """What the compiler says of its version: with another one, what failed is tried again."""
+    try:
+        done = subprocess.run(["g++", "--version"], capture_output=True, text=True, errors="replace", timeout=60)
+    except subprocess.TimeoutExpired as error:
+        raise CannotBuild("the compiler (g++) does not answer") from error
+    return done.stdout
+
+
+def _run(words: list[str], scratch: str) -> tuple[int, str]:
+    """Runs the command, which may write in the scratch folder only; its exit code and all that it said.
+
+    Raises:
+        CannotBuild: it takes too long.
+    """
+    package = str(pathlib.Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": paths, "TMPDIR": scratch, "LC_ALL": "C"}  # `PASSING` is in English
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options = {"text": True, "encoding": "utf-8", "errors": "replace", "start_new_session": True}
+    with subprocess.Popen(words, env=environment, **streams, **options) as process:
+        try:
+            output, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise CannotBuild(
+                f"the compiler did not end within {SECONDS / 60:g} minutes; the next start tries again"
+            ) from error
+        finally:  # with all that it started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output

@@ -28,6 +28,15 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def peak_mb(status: str | os.PathLike = "/proc/self/status") -> float | None:
+    """The largest resident memory of this process so far; None where the system does not tell.
+
+    `getrusage` counts what the parent of this process had before the fork.
+    """
+    value = processor_fields(status).get("VmHWM")
+    return int(value.split()[0]) / 1024 if value else None
+
+
 def use_avx512_on_amd(environment: MutableMapping[str, str] = os.environ, cpuinfo: str | os.PathLike = CPUINFO) -> None:
     """Lets the MKL in PaddlePaddle use AVX-512 on an AMD processor that has it; to be called before Paddle is imported.
 

@@ -12,6 +12,8 @@ import pathlib
 import re
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 from cait.errors import CaitError
@@ -23,7 +25,13 @@ except ImportError:  # a platform without record locks
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # what a file system may answer
 HELD_ELSEWHERE = {errno.EACCES, errno.EAGAIN}
+POLL_SECONDS = 0.05
 _held_here: set[pathlib.Path] = set()  # the system would give this process the same lock again
+_one_thread = threading.Lock()
+
+
+class FolderInUse(CaitError):
+    """Another process, or another part of this one, does the same job in the folder."""
 
 
 def lock_file(folder: pathlib.Path, job: str) -> pathlib.Path:
@@ -32,28 +40,34 @@ def lock_file(folder: pathlib.Path, job: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path, job: str) -> Iterator[str]:
+def held(folder: pathlib.Path, job: str, wait: bool = False) -> Iterator[str]:
     """Within it, nobody else does this job in the folder.
 
     Args:
         folder: exists.
         job: what is done there, such as "train"; jobs of different kinds do not get in each other's way.
+        wait: until the job is done there, instead of raising.
 
     Yields:
         "", or a sentence for the log: there is no lock, and why.
 
     Raises:
-        CaitError: the job is being done there, the message names the process and its machine; or the lock's file cannot
-            be opened or locked.
+        FolderInUse: the job is being done there; the message names the process and its machine.
+        CaitError: the lock's file cannot be opened or locked.
     """
     path, owner = lock_file(folder.resolve(), job), os.getpid()
-    if path in _held_here:
-        raise CaitError(_refusal(folder, job, "this process"))
-    descriptor, note = _try_to_lock(path, folder, job)
+    while True:
+        try:
+            with _one_thread:
+                descriptor, note = _try_to_lock(path, folder, job)
+            break
+        except FolderInUse:
+            if not wait:
+                raise
+            time.sleep(POLL_SECONDS)
     if descriptor is None:
         yield note
         return
-    _held_here.add(path)
     try:
         yield ""
     finally:
@@ -71,6 +85,8 @@ def _try_to_lock(path: pathlib.Path, folder: pathlib.Path, job: str) -> tuple[in
     """
     if fcntl is None:
         return None, _no_lock(folder, f"{sys.platform} has no record locks")
+    if path in _held_here:
+        raise FolderInUse(_refusal(folder, job, "this process"))
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -81,7 +97,7 @@ def _try_to_lock(path: pathlib.Path, folder: pathlib.Path, job: str) -> tuple[in
         holder = re.match(rb"process \d+ on [\w.-]+", os.read(descriptor, 300))
         os.close(descriptor)
         if error.errno in HELD_ELSEWHERE:
-            raise CaitError(_refusal(folder, job, holder[0].decode() if holder else "another process")) from error
+            raise FolderInUse(_refusal(folder, job, holder[0].decode() if holder else "another process")) from error
         if error.errno not in NO_LOCKS:
             raise CaitError(f"{path}: cannot be locked ({error.strerror})") from error
         path.unlink(missing_ok=True)
@@ -89,6 +105,7 @@ def _try_to_lock(path: pathlib.Path, folder: pathlib.Path, job: str) -> tuple[in
     if not _is_at(path, descriptor):  # it was removed between opening and locking
         os.close(descriptor)
         return _try_to_lock(path, folder, job)
+    _held_here.add(path)
     with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -105,7 +122,7 @@ def _is_at(path: pathlib.Path, descriptor: int) -> bool:
 def _refusal(folder: pathlib.Path, job: str, holder: str) -> str:
     return (
         f"{folder}: {holder} is doing the same job ({job}) in this folder; "
-        "wait until it ends, stop it, or give another -output_dir"
+        "wait until it ends, stop it, or choose another folder"
     )
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from cait.bench.machine import peak_mb
 from cait.errors import run_command
+from cait.processor import peak_mb
 
 
 class Missing(Exception):

@@ -29,11 +29,6 @@ def describe_machine(cpuinfo: str = "/proc/cpuinfo", meminfo: str = "/proc/memin
     }
 
 
-def peak_mb(status: str = "/proc/self/status") -> float:
-    """The largest resident memory of this process so far. `getrusage` counts what its parent had before the fork."""
-    return int(processor_fields(status)["VmHWM"].split()[0]) / 1024
-
-
 def _matters(name: str) -> bool:
     return name.startswith(("FLAGS_", "OMP_", "MKL_", "KMP_", "DNNL_", "ONEDNN_"))
 

@@ -11,9 +11,9 @@ import sys
 import time
 from typing import Any
 
-from cait.bench.machine import peak_mb
 from cait.bench.measure import run_command_line, tell
 from cait.errors import run_command
+from cait.processor import peak_mb
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import pathlib
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ import paddle
 
 from cait.deploy.predictor import Predictor
 from cait.files import writable_folder, write_text
+from cait.processor import peak_mb
 
 STAGES = ("preprocess", "inference", "postprocess")
 WARM_UP_BATCHES = 5
@@ -105,7 +105,7 @@ def measurements(
     seconds = stopwatch.seconds
     total = sum(sum(values) for values in seconds.values())
     perf = {
-        "cpu_rss(MB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # the largest; Linux counts in KiB
+        "cpu_rss(MB)": peak_mb(),
         "gpu_rss(MB)": gpu.memory_mb,
         "gpu_util": gpu.utilization,
         "total time spent(s)": total,
@@ -173,7 +173,7 @@ def report(values: dict[str, dict], folder: pathlib.Path | None = None) -> str:
         lines += [title, *(f" {key}: {value}" for key, value in values[section].items())]
     rss, gpu_rss, gpu_util = perf["cpu_rss(MB)"], perf["gpu_rss(MB)"], perf["gpu_util"]
     lines.append(f"{'-' * 23} Perf info {'-' * 23}")
-    lines.append(f" cpu_rss(MB): {rss:.4f}, gpu_rss(MB): {gpu_rss}, gpu_util: {gpu_util}%")
+    lines.append(f" cpu_rss(MB): {rss and f'{rss:.4f}'}, gpu_rss(MB): {gpu_rss}, gpu_util: {gpu_util}%")
     lines.append(f" total time spent(s): {perf['total time spent(s)']:.4f}")
     lines.append(" " + ", ".join(f"{name}_time(ms): {perf[f'{name}_time(ms)']:.4f}" for name in STAGES))
     stamp = time.strftime("[%Y/%m/%d %H:%M:%S] root INFO: ")

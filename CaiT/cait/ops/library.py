@@ -17,6 +17,7 @@ import paddle
 from cait.compiled import CannotBuild, build_once, cache_folder, key_of
 
 NAME = "cait_ops"
+OPERATORS = ("cait_patches", "cait_blocks", "cait_class_blocks")
 SOURCE_FOLDER = pathlib.Path(__file__).resolve().parent
 COMPILER_FLAGS = ["-O3", "-std=c++17", "-fopenmp"]
 # Paddle's own OpenMP, where it has one: with a second one in the process, the threads of both compete for the cores.
@@ -113,7 +114,7 @@ def instruction_set() -> str:
 
 @_once
 def operators() -> ModuleType:
-    """The module with `cait_patches`, `cait_blocks` and `cait_class_blocks`, for tensors and for tracing.
+    """The module with the functions named in OPERATORS, for tensors and for tracing.
 
     Raises:
         OperatorsUnavailable: they cannot be built or loaded here.
