@@ -33,9 +33,8 @@ DESCRIPTION = Description(
 class FakePredictor:
     """Tells bright from dark images; holds what it is given until it is let go, or fails with `error`."""
 
-    description = DESCRIPTION
-
-    def __init__(self):
+    def __init__(self, description=DESCRIPTION, layers=2, heads=3):
+        self.description, self.attention = description, (layers, heads)
         self.go_on, self.entered, self.error, self.sizes = threading.Event(), threading.Event(), None, []
         self.go_on.set()
 
@@ -47,18 +46,19 @@ class FakePredictor:
         self.sizes.append(len(images))
         mean = images.mean(axis=(1, 2, 3))
         logits = np.stack([-mean, mean, -3 + 0 * mean], axis=1)
-        return {LOGITS: logits, CLASS_ATTENTION: np.full((len(images), 2, 3, 5), 0.2, "float32")}
+        return {LOGITS: logits, CLASS_ATTENTION: np.full((len(images), *self.attention, 5), 0.2, "float32")}
 
 
 SETTINGS = {"max_upload_bytes": 100_000, "max_images": 4, "read_seconds": 10.0, "answer_seconds": 10.0, "top_k": 2}
 
 
 @contextlib.contextmanager
-def served(max_batch=2, max_queue=8, message_seconds=10.0, **settings):
+def served(max_batch=2, max_queue=8, message_seconds=10.0, predictor=None, **settings):
     """A service in this process: its address, its predictor, the service and the server."""
-    predictor = FakePredictor()
-    metrics = ServiceMetrics(DESCRIPTION)
-    service = Service(predictor, Reader(DESCRIPTION, True, 10_000, FORMATS), metrics, max_batch, 0.0, max_queue)
+    predictor = predictor or FakePredictor()
+    metrics = ServiceMetrics(predictor.description)
+    read = Reader(predictor.description, True, 10_000, FORMATS)
+    service = Service(predictor, read, metrics, max_batch, 0.0, max_queue)
     app = server.create_app(service, server.Settings(**SETTINGS | settings), exif=True)
     listener = server_run.open_socket("127.0.0.1", 0)
     address = server_run.address_of(listener)

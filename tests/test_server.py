@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -17,10 +18,11 @@ from PIL import Image
 
 from cait.data import pixels
 from cait.deploy import server, server_run
+from cait.deploy.classify import Reader
 from cait.deploy.server_schema import Answer, ModelInfo, Problem
 from cait.errors import CaitError
 from serve_load import form, post
-from serving import DESCRIPTION, SETTINGS, ask, ask_about, connected, counted, received, served
+from serving import DESCRIPTION, SETTINGS, FakePredictor, ask, ask_about, connected, counted, received, served
 
 pytestmark = pytest.mark.any_paddle
 
@@ -61,6 +63,24 @@ def test_a_form_of_images_is_answered_in_order(plain):
     assert [each["class_id"] for each in classes] == [0, 1] and classes[0]["prob"] > classes[1]["prob"]
     assert answer["results"][0]["attention"] == {"maps": [[[[0.2] * 2] * 2] * 3] * 2, "class_token": [[0.2] * 3] * 2}
     assert "attention" not in ask_about(plain, DARK)[2]["results"][0]
+
+
+@pytest.mark.parametrize("channels, kind", [(1, "PNG"), (3, "PNG"), (3, "TIFF"), (1, "JPEG")])
+def test_what_the_model_sees_is_answered_to_the_last_bit(channels, kind):
+    """The very pixels that were normalised: resized, cropped at the centre and in the model's colours."""
+    description = dataclasses.replace(DESCRIPTION, channels=channels, mean=[0.5] * channels, std=[0.5] * channels)
+    rng, file = np.random.default_rng(0), io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (40, 90, 3), "uint8")).save(file, kind)
+    with served(predictor=FakePredictor(description)) as (address, *_):
+        status, _, answer = ask_about(address, ("x", file.getvalue()), seen="true")
+        assert status == 200
+        Answer.model_validate(answer, strict=True, extra="forbid")
+        with Image.open(io.BytesIO(base64.b64decode(answer["results"][0]["seen"]))) as image:
+            assert image.format == "PNG" and image.mode == {1: "L", 3: "RGB"}[channels]
+            seen = np.asarray(image).reshape(8, 8, channels)
+        read = Reader(description, True)
+        np.testing.assert_array_equal(read.normalised(seen), read.read(file, "x"))
+        assert "seen" not in ask_about(address, ("x", file.getvalue()))[2]["results"][0]
 
 
 def test_json_is_answered_as_a_form_is(plain):
@@ -287,7 +307,7 @@ def test_health_tells_when_the_service_cannot_work(monkeypatch):
 
 
 def test_the_model_is_described(plain):
-    answer = ModelInfo.model_validate_json(ask(plain, "/model")[2], strict=True)
+    answer = ModelInfo.model_validate_json(ask(plain, "/model", headers={"Accept": "text/html"})[2], strict=True)
     assert (answer.model, answer.class_names, answer.attention) == ("fake", DESCRIPTION.class_names, True)
     assert (answer.max_images, answer.max_upload_bytes, answer.token) == (4, 100_000, False)
 
@@ -361,7 +381,5 @@ def test_addresses():
         assert server_run.is_loopback(taken) and server_run.address_of(taken) == f"http://127.0.0.1:{port}/"
         with pytest.raises(CaitError, match=rf"127.0.0.1:{port}: cannot listen there .*--port=0 takes any free one"):
             server_run.open_socket("127.0.0.1", port)
-    with server_run.open_socket("0.0.0.0", 0) as everywhere:
-        assert not server_run.is_loopback(everywhere)
     with pytest.raises(CaitError, match="cannot listen there"):
         server_run.open_socket("192.0.2.1", 0)  # kept for documentation: nobody's

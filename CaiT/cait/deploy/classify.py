@@ -87,19 +87,30 @@ class Reader:
 
     def read(self, file: str | BinaryIO, name: str) -> np.ndarray:
         """The same for an open file, which errors call by the name."""
+        return self.normalised(self.pixels(file, name))
+
+    def pixels(self, file: str | BinaryIO, name: str) -> np.ndarray:
+        """What the model sees of the image: uint8 [height, width, channels], before it is normalised.
+
+        Raises:
+            CaitError: as `read`.
+        """
         try:
             with Image.open(file, formats=self.formats) as image:
                 if image.width * image.height > self.max_pixels:
                     size = f"{image.width}x{image.height}"
                     raise CaitError(f"{name}: {size} pixels, more than the {self.max_pixels} allowed")
                 turned = upright(image) if self.apply_exif else image
-                pixels = self.transform(in_mode(turned, self.mode))
+                return self.transform(in_mode(turned, self.mode))
         except CaitError:
             raise
         except UnidentifiedImageError as error:  # which knows an open file by its address in memory
             raise CaitError(unreadable(name, ValueError("cannot identify image file"))) from error
         except (*IMAGE_ERRORS, MemoryError) as error:
             raise CaitError(unreadable(name, error)) from error
+
+    def normalised(self, pixels: np.ndarray) -> np.ndarray:
+        """What `pixels` gives -> the model's input, float32 [channels, height, width]."""
         return (pixels.astype("float32") * self.scale + self.shift).transpose(2, 0, 1)
 
 

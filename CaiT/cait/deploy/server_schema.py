@@ -29,6 +29,7 @@ class ImageAnswer(BaseModel):
     name: str = Field(description="of the file, or `image N`")
     classes: list[ClassProbability] | None = Field(None, description="the likeliest first")
     attention: Attention | None = Field(None, description="where it was asked for")
+    seen: str | None = Field(None, description="where it was asked for: what the model sees, a PNG in base64")
     error: str | None = None
 
 
@@ -72,11 +73,12 @@ class ModelInfo(BaseModel):
 
 _TOP_K = {"type": "integer", "minimum": 1, "description": "classes of each image"}
 _ATTENTION = {"type": "boolean", "default": False, "description": "answer with the class attention, too"}
+_SEEN = {"type": "boolean", "default": False, "description": "answer with the image as the model sees it, too"}
 
 
 def request_body(default_top_k: int) -> dict[str, Any]:
     """The body of /predict, which the service reads itself, in the words of OpenAPI."""
-    more = {"top_k": _TOP_K | {"default": default_top_k}, "attention": _ATTENTION}
+    more = {"top_k": _TOP_K | {"default": default_top_k}, "attention": _ATTENTION, "seen": _SEEN}
 
     def form(images: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ Threads: the callers' event loop; two that decode images; one that owns the pred
 """
 
 import asyncio
+import base64
 import concurrent.futures
 import dataclasses
 import io
@@ -32,11 +33,12 @@ class QueueFull(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """A decoded image [channels, height, width], and what is asked about it."""
+    """A decoded image [channels, height, width], what is asked about it, and the PNG of it where that is asked for."""
 
     image: np.ndarray
     top_k: int
     attention: bool
+    seen: bytes | None
 
 
 class Service:
@@ -139,11 +141,13 @@ class Service:
         if future.cancelled():
             return
         try:
-            image = self._read.read(io.BytesIO(upload.data), upload.name)
+            pixels = self._read.pixels(io.BytesIO(upload.data), upload.name)
+            seen = png(pixels) if request.seen else None
+            work = _Work(self._read.normalised(pixels), request.top_k, request.attention, seen)
         except Exception as error:
             deliver([Job(None, future)], [error])
         else:
-            self._batcher.put(Job(_Work(image, request.top_k, request.attention), future))
+            self._batcher.put(Job(work, future))
 
     def _run(self, batch: list[_Work]) -> list[dict[str, Any]]:
         names = [LOGITS, CLASS_ATTENTION] if any(work.attention for work in batch) else [LOGITS]
@@ -155,6 +159,8 @@ class Service:
             result: dict[str, Any] = {"classes": self._classes(probabilities, work.top_k)}
             if work.attention:
                 result["attention"] = self._attention(outputs[CLASS_ATTENTION][index])
+            if work.seen is not None:
+                result["seen"] = base64.b64encode(work.seen).decode()
             results.append(result)
         return results
 
@@ -180,6 +186,13 @@ class Service:
         if isinstance(result, BaseException):
             raise result
         return {"name": upload.name, **result}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of exactly these pixels, uint8 [height, width, 1 or 3 channels]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 async def _outcome(future: asyncio.Future) -> Any:

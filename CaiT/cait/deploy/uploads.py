@@ -12,7 +12,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from cait.errors import CaitError
 
-FIELDS = ("images", "top_k", "attention")
+FIELDS = ("images", "top_k", "attention", "seen")
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}  # in a form
 ONE_OF = "the fields are " + ", ".join(FIELDS)
 MAX_TEXT_BYTES = 100  # of a field that is no image
 MAX_NAME = 255  # characters of a file's name that come back
@@ -59,11 +60,13 @@ class Request:
         images: one or more.
         top_k: classes of each.
         attention: whether its class attention is wanted too.
+        seen: whether the image as the model sees it is wanted too.
     """
 
     images: list[Upload]
     top_k: int
     attention: bool
+    seen: bool = False
 
 
 def parse_request(content_type: str, body: bytes, limits: Limits, default_top_k: int) -> Request:
@@ -89,20 +92,22 @@ def parse_request(content_type: str, body: bytes, limits: Limits, default_top_k:
 
 
 def _checked(values: dict[str, Any], limits: Limits, default_top_k: int) -> Request:
-    images, top_k, attention = values["images"], values.get("top_k", default_top_k), values.get("attention", False)
+    images, top_k = values["images"], values.get("top_k", default_top_k)
+    attention, seen = values.get("attention", False), values.get("seen", False)
     if not images:
         raise UploadError(422, "the request holds no image; the field is `images`")
     if len(images) > limits.max_images:
         raise UploadError(422, f"the request holds {len(images)} images, and {limits.max_images} are allowed")
     if type(top_k) is not int or not 1 <= top_k:
         raise UploadError(422, f"top_k must be a whole number from 1, not {shown(top_k)}")
-    if type(attention) is not bool:
-        raise UploadError(422, f"attention must be true or false, not {shown(attention)}")
+    for name, value in (("attention", attention), ("seen", seen)):
+        if type(value) is not bool:
+            raise UploadError(422, f"{name} must be true or false, not {shown(value)}")
     if attention and not limits.has_attention:
         raise UploadError(
             422, "this bundle was exported without its attention; export_model.py --with-attention adds it"
         )
-    return Request(images, min(top_k, limits.num_classes), attention)
+    return Request(images, min(top_k, limits.num_classes), attention, seen)
 
 
 class _Parts:
@@ -169,8 +174,9 @@ def _multipart(boundary: bytes, body: bytes, max_images: int) -> dict[str, Any]:
     values: dict[str, Any] = {"images": parts.images}
     if top_k := parts.texts.get("top_k"):
         values["top_k"] = int(top_k) if top_k.isascii() and top_k.isdecimal() else top_k
-    if attention := parts.texts.get("attention"):
-        values["attention"] = {"true": True, "1": True, "false": False, "0": False}.get(attention.lower(), attention)
+    for name in ("attention", "seen"):
+        if text := parts.texts.get(name):
+            values[name] = BOOLEANS.get(text.lower(), text)
     return values
 
 
