@@ -1,5 +1,6 @@
 # make demo            train, evaluate and predict on scanned digits; leaves output/demo/report.json
-# make serve           the web page and interface on the demo's bundle, at http://127.0.0.1:8000/; SERVE=... are more flags
+# make serve           the web page and interface on the demo's bundle, at http://127.0.0.1:8000/; SERVE=... are more flags:
+#                      CAIT_TOKEN=... make serve SERVE=--host=0.0.0.0 is for phones and other computers, too
 # make test            the tests, at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
 # make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80 paddle2onnx<2"    another build of PaddlePaddle than the CPU one
 
@@ -39,7 +40,8 @@ $(DEMO):
 	$(MAKE) demo
 
 serve: install $(DEMO)
-	exec $(BIN)/python CaiT/serve.py --model_dir="$$(sed -n 's/^ *"run": "\(.*\)",$$/\1/p' $(DEMO))/inference" $(SERVE)
+	exec $(BIN)/python CaiT/serve.py --model_dir="$$(sed -n 's/^ *"run": "\(.*\)",$$/\1/p' $(DEMO))/inference" \
+	    $$(test -d dataset/digits/val && echo --samples=dataset/digits/val) $(SERVE)
 
 test: install
 	$(BIN)/python -m pytest -m "$(TESTS)"

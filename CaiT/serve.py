@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 
-from cait.arguments import ArgumentParser, add_bundle_flags, port, positive, seconds, token
+from cait.arguments import ArgumentParser, add_bundle_flags, port, positive, seconds, text_path, token
 from cait.errors import UsageError, run_command
 
 MB = 1_000_000
@@ -32,6 +32,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-pixels", type=positive, help="of an image; default: as infer.py")
     parser.add_argument("--read-timeout", type=seconds, default=30.0, help="seconds for a request to arrive")
     parser.add_argument("--timeout", type=seconds, default=30.0, help="seconds for its answer after that")
+    parser.add_argument("--samples", type=text_path, help="image, folder, pattern or list: the page offers them to try")
     parser.add_argument("--top-k", "--top_k", type=positive, default=5, help="classes, where a request does not say")
     args = parser.parse_args()
     if args.max_images > args.max_queue:
@@ -46,6 +47,7 @@ def main() -> None:
     from cait.deploy import classify, server, server_run  # after the flags are checked: Paddle takes seconds
     from cait.deploy.inference_engine import Engine
     from cait.deploy.predictor import Predictor
+    from cait.deploy.samples import read_samples
     from cait.deploy.service import FORMATS, Service
     from cait.deploy.service_metrics import ServiceMetrics
     from cait.device import has_gpu
@@ -61,8 +63,9 @@ def main() -> None:
     metrics = ServiceMetrics(predictor.description)
     service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue)
     service.warm_up()
-    limits = (args.max_upload * MB, args.max_images, args.read_timeout, args.timeout, args.top_k, args.token)
-    app = server.create_app(service, server.Settings(*limits), args.exif)
+    samples = read_samples(args.samples, read) if args.samples else ()
+    rest = (args.read_timeout, args.timeout, args.top_k, args.token, samples, server_run.addresses_for_others(listener))
+    app = server.create_app(service, server.Settings(args.max_upload * MB, args.max_images, *rest), args.exif)
     server_run.run(app, service, listener, args.read_timeout)
 
 

@@ -59,7 +59,7 @@ LAYERS = [
     {"align_live", "deploy.predictor", "resume", "teacher"},
     {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported"},
     {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
-    {"align_deploy", "align_run", "deploy.service", "visualize.job", "bench.engine_process"},
+    {"align_deploy", "align_run", "deploy.samples", "deploy.service", "visualize.job", "bench.engine_process"},
     {"bench.model", "deploy.server", "deploy.server_run"},
 ]
 SEES_CONFIG = {

@@ -190,7 +190,8 @@ def test_a_token_in_the_environment_and_an_open_door(full_bundle, images):
         headers = {"Authorization": "Bearer secret"}
         assert ask_about(address, (path.name, path.read_bytes()), headers=headers)[0] == 200
     with command(full_bundle, "--host=0.0.0.0") as (address, process):
-        assert ask(address.replace("0.0.0.0", "127.0.0.1"), "/health")[0] == 200
+        assert address.startswith("http://127.0.0.1:") and ask(address, "/health")[0] == 200
+        assert process.stdout.readline().startswith("from a phone or another computer")
     assert "warning: whoever reaches this address can use the service; --token protects it" in process.errors
 
 
@@ -235,6 +236,7 @@ def test_the_clients_of_the_documentation(full_bundle, images, tmp_path):
     """As they stand there, with the address of a service that runs."""
     assert blocks("serve.md", "sh") == blocks("serve_cn.md", "sh")
     assert blocks("serve.md", "python") == blocks("serve_cn.md", "python")
+    assert blocks("serve.md", "bash") == blocks("serve_cn.md", "bash")
     for name in ("photo.jpg", "other.jpg"):
         Image.open(images / "turned.jpg").save(tmp_path / name)
     with command(full_bundle, CAIT_TOKEN="secret") as (address, _):

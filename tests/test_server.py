@@ -19,6 +19,7 @@ from PIL import Image
 from cait.data import pixels
 from cait.deploy import server, server_run
 from cait.deploy.classify import Reader
+from cait.deploy.samples import MAX_SAMPLES, read_samples
 from cait.deploy.server_schema import Answer, ModelInfo, Problem
 from cait.errors import CaitError
 from serve_load import form, post
@@ -81,6 +82,24 @@ def test_what_the_model_sees_is_answered_to_the_last_bit(channels, kind):
         read = Reader(description, True)
         np.testing.assert_array_equal(read.normalised(seen), read.read(file, "x"))
         assert "seen" not in ask_about(address, ("x", file.getvalue()))[2]["results"][0]
+
+
+def test_samples_are_those_that_were_named(tmp_path):
+    for index in range(25):
+        (tmp_path / f"{index:02d}.png").write_bytes(picture(10 * index))
+    read = Reader(DESCRIPTION, True)
+    samples = read_samples(tmp_path, read)
+    assert len(samples) == MAX_SAMPLES and [each.name for each in samples[:3]] == ["00.png", "02.png", "05.png"]
+    with served(samples=samples) as (address, *_):
+        assert json.loads(ask(address, "/model")[2])["samples"] == [each.name for each in samples]
+        status, headers, content = ask(address, "/samples/1")
+        assert (status, headers["Content-Type"], content) == (200, "image/png", (tmp_path / "02.png").read_bytes())
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert json.loads(ask(address, "/samples/10")[2])["detail"].startswith("there is no sample 10; /model names")
+        assert [ask(address, path)[0] for path in ("/samples/-1", "/samples/x", "/samples/../model_dir")] == [404] * 3
+    (tmp_path / "00.png").write_bytes(b"no image")
+    with pytest.raises(CaitError, match=r"00\.png: the image cannot be read"):
+        read_samples(tmp_path, read)
 
 
 def test_json_is_answered_as_a_form_is(plain):
@@ -308,6 +327,7 @@ def test_health_tells_when_the_service_cannot_work(monkeypatch):
 
 def test_the_model_is_described(plain):
     answer = ModelInfo.model_validate_json(ask(plain, "/model", headers={"Accept": "text/html"})[2], strict=True)
+    assert (answer.channels, answer.samples, answer.addresses) == (1, [], [])
     assert (answer.model, answer.class_names, answer.attention) == ("fake", DESCRIPTION.class_names, True)
     assert (answer.max_images, answer.max_upload_bytes, answer.token) == (4, 100_000, False)
 
@@ -381,5 +401,31 @@ def test_addresses():
         assert server_run.is_loopback(taken) and server_run.address_of(taken) == f"http://127.0.0.1:{port}/"
         with pytest.raises(CaitError, match=rf"127.0.0.1:{port}: cannot listen there .*--port=0 takes any free one"):
             server_run.open_socket("127.0.0.1", port)
+        assert server_run.addresses_for_others(taken) == []
     with pytest.raises(CaitError, match="cannot listen there"):
         server_run.open_socket("192.0.2.1", 0)  # kept for documentation: nobody's
+
+
+@pytest.mark.parametrize("host, here", [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
+def test_a_service_that_listens_everywhere_tells_addresses_that_can_be_opened(host, here):
+    with contextlib.suppress(CaitError), server_run.open_socket(here.strip("[]"), 0):
+        with server_run.open_socket(host, 0) as listener:
+            port = listener.getsockname()[1]
+            assert not server_run.is_loopback(listener)
+            addresses = [server_run.address_of(listener), *server_run.addresses_for_others(listener)]
+            assert addresses[0] == f"http://{here}:{port}/" and here not in "".join(addresses[1:])
+            for address in addresses:
+                assert address.endswith(f":{port}/")
+                with connected(address):
+                    pass
+        return
+    pytest.skip(f"this machine has no {here}")
+
+
+def test_the_start_tells_how_others_get_here(monkeypatch):
+    with server_run.open_socket("127.0.0.1", 0) as listener:
+        assert "add --host=0.0.0.0 and a token" in server_run.how_to_reach(listener)
+    for others, words in (["http://192.0.2.7:80/"], "network: http://192.0.2.7:80/"), ([], "this computer's address"):
+        monkeypatch.setattr(server_run, "addresses_for_others", lambda listener, others=others: others)
+        with server_run.open_socket("0.0.0.0", 0) as listener:
+            assert words in server_run.how_to_reach(listener)

@@ -7,7 +7,7 @@ import json
 import pathlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import fastapi_offline
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 import cait
 from cait.deploy import server_schema as schema
+from cait.deploy.samples import Sample
 from cait.deploy.service import QueueFull, Service
 from cait.deploy.service_metrics import CONTENT_TYPE
 from cait.deploy.uploads import Limits, UploadError, parse_request
@@ -57,6 +58,8 @@ class Settings:
         answer_seconds: that an answer may take after that.
         top_k: classes, where the request does not say.
         token: that /predict and /metrics want, as `Authorization: Bearer`; None: none.
+        samples: images that the page offers.
+        addresses: where other devices of the network reach the service.
     """
 
     max_upload_bytes: int
@@ -65,6 +68,8 @@ class Settings:
     answer_seconds: float
     top_k: int
     token: str | None = None
+    samples: Sequence[Sample] = ()
+    addresses: Sequence[str] = ()
 
 
 def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
@@ -73,7 +78,7 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
     Args:
         service: not started yet.
         settings: see there.
-        exif: whether the service turns images by their EXIF orientation: the page shows them so.
+        exif: whether the service turns images by their EXIF orientation.
     """
 
     @contextlib.asynccontextmanager
@@ -121,6 +126,7 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
         return schema.ModelInfo(
             model=description.variant,
             image_size=description.image_size,
+            channels=description.channels,
             crop_pct=description.crop_pct,
             exif=exif,
             class_names=description.class_names,
@@ -131,21 +137,35 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
             max_images=settings.max_images,
             max_upload_bytes=settings.max_upload_bytes,
             token=settings.token is not None,
+            samples=[sample.name for sample in settings.samples],
+            addresses=list(settings.addresses),
         )
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         return problem(500, "the service failed to answer; its log says why")
 
-    for address, file in (("/", "index.html"), ("/docs", "docs.html")):
-        app.add_api_route(address, _file(PAGE / file), include_in_schema=False)
-    app.mount("/page", StaticFiles(directory=PAGE))
-    app.mount("/swagger", StaticFiles(directory=SWAGGER))
+    _add_page(app, settings.samples)
     if settings.token is not None:
         _describe_token(app)
     paths = frozenset(route.path for route in app.routes)
     app.add_middleware(_Gate, service=service, token=settings.token, paths=paths)
     return app
+
+
+def _add_page(app: FastAPI, samples: Sequence[Sample]) -> None:
+    """What a browser loads: the page, its samples, and the page that describes the interface."""
+    for address, file in (("/", "index.html"), ("/docs", "docs.html")):
+        app.add_api_route(address, _file(PAGE / file), include_in_schema=False)
+
+    @app.get("/samples/{number:int}", include_in_schema=False)
+    async def sample(number: int) -> Response:
+        if number >= len(samples):
+            return problem(404, f"there is no sample {number}; /model names the {len(samples)} that there are")
+        return Response(samples[number].data, media_type=samples[number].media_type)
+
+    app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/swagger", StaticFiles(directory=SWAGGER))
 
 
 def _file(path: pathlib.Path):

@@ -21,6 +21,8 @@ MAX_HEAD_BYTES = 1 << 19  # of what comes before a body; more than any caller ne
 KEEP_ALIVE_SECONDS = 15
 DRAIN_SECONDS = 0.5  # in which callers that keep their connections learn from an answer that it was the last
 STOP_SECONDS = 30  # for what was taken in before
+LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+FAR_AWAY = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}  # kept for documentation: nobody's
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -39,14 +41,50 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """The address to open in a browser."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    """The address to open in a browser of this machine."""
+    host = LOOPBACK[listener.family] if _is_everywhere(listener) else listener.getsockname()[0]
+    return _address(host, listener)
+
+
+def addresses_for_others(listener: socket.socket) -> list[str]:
+    """The addresses to open on another device of the network; none where only this machine can reach it.
+
+    One that listens everywhere is reached at the address that this machine has on the way to other networks; it is
+    empty, too, where the machine has no such way.
+    """
+    if is_loopback(listener):
+        return []
+    if not _is_everywhere(listener):
+        return [_address(listener.getsockname()[0], listener)]
+    with socket.socket(listener.family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((FAR_AWAY[listener.family], 9))  # of a datagram socket: chooses the way, and sends nothing
+        except OSError:  # there is no network
+            return []
+        return [_address(probe.getsockname()[0], listener)]
 
 
 def is_loopback(listener: socket.socket) -> bool:
     """Whether only this machine can reach it."""
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def _is_everywhere(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0]).is_unspecified
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+
+
+def how_to_reach(listener: socket.socket) -> str:
+    """What the service says of other devices when it starts."""
+    others = addresses_for_others(listener)
+    if others:
+        return f"from a phone or another computer in the same network: {' '.join(others)}"
+    if is_loopback(listener):
+        return "only this computer reaches it; for a phone in the same network add --host=0.0.0.0 and a token"
+    return "from a phone or another computer: this computer's address in their network, and the same port"
 
 
 def run(app: FastAPI, service: Service, listener: socket.socket, message_seconds: float) -> None:
@@ -97,7 +135,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            print(f"serving {self._service.description.variant} at {address_of(listener)}", flush=True)
+            print(f"serving {self._service.description.variant} at {address_of(listener)}")
+            print(how_to_reach(listener), flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.closing = True

@@ -59,6 +59,7 @@ class ModelInfo(BaseModel):
 
     model: str
     image_size: list[int] = Field(description="[height, width] of the input in pixels")
+    channels: int = Field(description="1: the model sees grey, 3: it sees colours")
     crop_pct: float = Field(description="share of the resized image that the central crop keeps")
     exif: bool = Field(description="whether images are turned as their EXIF orientation says")
     class_names: list[str]
@@ -69,6 +70,8 @@ class ModelInfo(BaseModel):
     max_images: int = Field(description="in a request")
     max_upload_bytes: int = Field(description="of the body of a request")
     token: bool = Field(description="whether /predict and /metrics want a token")
+    samples: list[str] = Field(description="names of the images to try, which are at /samples/0, /samples/1, ...")
+    addresses: list[str] = Field(description="where other devices of the network reach the service; empty: nowhere")
 
 
 _TOP_K = {"type": "integer", "minimum": 1, "description": "classes of each image"}

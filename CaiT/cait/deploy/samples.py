@@ -1,0 +1,46 @@
+"""The images that the page offers to those who have none at hand."""
+
+import dataclasses
+import io
+import os
+import pathlib
+
+from PIL import Image
+
+from cait.data.image_files import spread, unreadable
+from cait.deploy.classify import Reader, find_images
+from cait.errors import CaitError
+
+MAX_SAMPLES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """An image file: its name, its media type such as "image/png", and its bytes."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
+def read_samples(path: str | os.PathLike, read: Reader) -> tuple[Sample, ...]:
+    """The images that a file, a folder, a pattern or a list names; of many, `MAX_SAMPLES` at equal distances.
+
+    Args:
+        path: as `find_images` takes it.
+        read: what will decode them when a visitor chooses them.
+
+    Raises:
+        CaitError: nothing is there, or one of them cannot be read.
+    """
+    return tuple(_sample(name, read) for name in spread(find_images(os.fspath(path)), MAX_SAMPLES))
+
+
+def _sample(path: str, read: Reader) -> Sample:
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise CaitError(unreadable(path, error)) from error
+    read.read(io.BytesIO(data), path)
+    with Image.open(io.BytesIO(data), formats=read.formats) as image:
+        return Sample(pathlib.Path(path).name, Image.MIME[image.format or ""], data)
