@@ -1,7 +1,4 @@
-// The picture as the model sees it, with a map of attention over it.
-
-const SIDE = 448; // pixels of the canvas along its larger side
-const SMALL = 128; // images below this stay pixels when they are enlarged
+// The pixels that the model sees, and a map of attention over them.
 
 // matplotlib's inferno, as visualize.py has it, at nine places.
 const COLOURS = [
@@ -15,28 +12,13 @@ function colour(value) {
   return COLOURS[low].map((from, channel) => from + (COLOURS[low + 1][channel] - from) * (place - low));
 }
 
-// The part of the image that the model's resizing and central crop keep: it is scaled until it covers
-// image_size / crop_pct, and image_size is cut from its middle.
-export function cropBox(width, height, model) {
-  const [modelHeight, modelWidth] = model.image_size;
-  const scale = Math.max(modelWidth / model.crop_pct / width, modelHeight / model.crop_pct / height);
-  const box = { width: Math.min(width, modelWidth / scale), height: Math.min(height, modelHeight / scale) };
-  return { x: (width - box.width) / 2, y: (height - box.height) / 2, ...box };
-}
-
-// The pixels of the crop, at the size of the canvas.
-export async function readPicture(file, canvas, model) {
-  const bitmap = await createImageBitmap(file, { imageOrientation: model.exif ? "from-image" : "none" });
-  const box = cropBox(bitmap.width, bitmap.height, model);
-  const scale = SIDE / Math.max(...model.image_size);
-  canvas.width = Math.round(model.image_size[1] * scale);
-  canvas.height = Math.round(model.image_size[0] * scale);
+// Draws a PNG in base64 at its own size, and returns its pixels; the style sheet enlarges the canvas.
+export async function drawPixels(canvas, png) {
+  const bytes = Uint8Array.from(atob(png), (character) => character.charCodeAt(0));
+  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }), { colorSpaceConversion: "none" });
+  [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.imageSmoothingEnabled = Math.max(bitmap.width, bitmap.height) >= SMALL;
-  context.imageSmoothingQuality = "high";
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, box.x, box.y, box.width, box.height, 0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0);
   bitmap.close();
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
@@ -56,10 +38,10 @@ export function strongest(map) {
   return best;
 }
 
-// Draws the picture, in grey under the colours of the map. Patches are not smoothed: the model has no finer ones.
-export function draw(canvas, picture, map, opacity) {
+// Draws the pixels, in grey under the colours of the map. Patches are not smoothed: the model has no finer ones.
+export function drawMap(canvas, pixels, map, opacity) {
   const context = canvas.getContext("2d", { willReadFrequently: true }); // pixels are put, nothing is for a GPU to do
-  const { width, height, data } = picture;
+  const { width, height, data } = pixels;
   [canvas.width, canvas.height] = [width, height];
   const largest = strongest(map).value || 1;
   const colours = map.map((row) => row.map((value) => colour(value / largest)));
