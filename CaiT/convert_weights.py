@@ -9,7 +9,8 @@ import argparse
 import pathlib
 
 from cait.arguments import ArgumentParser, path
-from cait.download import SOURCES, fetch
+from cait.checkpoint_files import find_weights
+from cait.download import SOURCES, fetch_variant
 from cait.errors import UsageError, run_command
 from cait.files import user_cache
 
@@ -18,7 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("source", nargs="?", type=path, help="a .safetensors, .pth or .pdparams file")
+    parser.add_argument("source", nargs="?", type=path, help="a checkpoint, or the folder of a run")
     parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
     parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="who publishes it")
     parser.add_argument("--base-url", help="a mirror, in place of the publisher's https://host")
@@ -38,12 +39,10 @@ def main() -> None:
     from cait import exchange, zoo  # after the flags are checked: importing Paddle takes seconds
 
     expected = zoo.variant_shapes(zoo.variant_config(args.variant)) if args.variant else None
-    source = args.source
-    if source is None:
-        kind = SOURCES[args.origin]
-        url = kind.url(args.variant, args.base_url)
-        source = fetch(url, args.cache or user_cache(), f"{args.variant}.{args.origin}{kind.suffix}")
-        print(f"from {url}: {source}")
+    if args.source is None:
+        source = fetch_variant(args.variant, args.origin, args.base_url, args.cache or user_cache())
+    else:
+        source = find_weights(args.source)
     tensors = exchange.read_any(source, expected)
     variant = args.variant or exchange.name_of(tensors)
     suffix = exchange.TARGETS[args.to]

@@ -9,6 +9,7 @@ import pathlib
 
 from cait import config as cfg
 from cait.arguments import ArgumentParser, path
+from cait.checkpoint_files import find_weights
 from cait.cli import add_key_flag, given_keys
 from cait.errors import run_command
 
@@ -31,17 +32,17 @@ def main() -> None:
     args = parser.parse_args()
     values = cfg.read_yaml(args.config_dir) | {"MODEL.PRETRAINED": str(args.model_path)}
     config = cfg.make_config(values | {name: value for name, value, _ in given_keys(args)})
-    from cait.checkpoint import find_weights, load_weights  # after the flags are checked
+    weights = find_weights(config.MODEL.PRETRAINED)
+    from cait.checkpoint import load_weights  # after the flags are checked
     from cait.data.build import build_class_names
     from cait.deploy.export import build_description, export
     from cait.zoo import build_model
 
     class_names = build_class_names(config)
     model = build_model(config)
-    for note in load_weights(model, config.MODEL.PRETRAINED):
+    for note in load_weights(model, weights):
         print(note)
     print(f"{len(class_names)} classes, from {class_names[0]} to {class_names[-1]}")
-    weights = find_weights(config.MODEL.PRETRAINED)
     description = build_description(config, class_names, weights, args.precision, args.with_attention)
     differences = export(model, description, args.save_inference_dir, args.onnx, not args.no_fused_ops)
     for engine, difference in differences.items():

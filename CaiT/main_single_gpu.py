@@ -15,13 +15,14 @@ The same in processes that the launcher starts, on one machine or several (docs/
 
 import sys
 
-from cait.cli import parse_command
+from cait.cli import check_checkpoints, parse_command
 from cait.errors import run_command
 from cait.processes import must_start, share_cores, start
 
 
 def main() -> None:
     config = parse_command(sys.argv[1:])
+    check_checkpoints(config)
     if must_start(config.NGPUS):
         sys.exit(start(sys.argv, config.NGPUS))
     share_cores()

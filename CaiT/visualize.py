@@ -12,6 +12,7 @@ import argparse
 import pathlib
 
 from cait.arguments import ON, ArgumentParser, path, positive, text_path
+from cait.checkpoint_files import find_weights
 from cait.cli import add_key_flag, given_keys
 from cait.errors import CaitError, UsageError, run_command
 from cait.visualize import FIGURES
@@ -48,6 +49,9 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
+    weights = args.model_path if args.models else [HERE / "cait_xxs24_224"]
+    if args.images or args.figures or args.models:
+        weights = [find_weights(path) for path in weights]
     from cait.data.image_files import spread  # after the flags are checked: Paddle takes seconds
     from cait.deploy.classify import find_images
     from cait.visualize import job
@@ -57,7 +61,6 @@ def main() -> None:
     if args.images or args.figures or args.models:
         found = find_images(args.images) if args.images else []
         paths = spread(found, args.max_images)
-        weights = args.model_path if args.models else [HERE / "cait_xxs24_224"]
         sources = open_sources(weights, args.model_dir, args.config_dir, args.keys)
         figures = job.choose_figures(args.figures, sources, bool(paths), args.block or 0)
         if len(paths) < len(found):

@@ -12,7 +12,8 @@ from cait.checkpoint import save_weights
 from cait.config import make_config
 from cait.errors import CaitError
 from cait.model import CaiT
-from cait.zoo import create_model, list_models
+from cait.variants import list_models
+from cait.zoo import create_model
 from conftest import GOLDEN, ROOT, run_python
 
 SCRIPT = str(ROOT / "CaiT" / "check_alignment.py")

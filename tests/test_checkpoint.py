@@ -245,7 +245,8 @@ def test_checkpoints_of_pytorch_load_directly(name):
     "content, words",
     [
         ({"cls_token": np.zeros((1, 1, 8), "uint16")}, "cls_token is in bfloat16; save the weights in float32"),
-        ({"model": {"cls_token": np.zeros(1, "f4")}}, "'model' is not a named tensor of numbers"),
+        ({"weights": {"cls_token": np.zeros(1, "f4")}}, "'weights' is not a named tensor of numbers"),
+        ({"model": {}}, "weights.pdparams: holds no named tensors"),
         ({3: np.zeros(1, "f4")}, "3 is not a named tensor of numbers"),
         ({"cls_token": [[1.0], [1.0, 2.0]]}, "'cls_token' is not a named tensor of numbers"),
         ({"cls_token": np.zeros(1, "complex64")}, "cls_token holds complex64"),

@@ -1,5 +1,7 @@
 """The flags of the command line."""
 
+import re
+
 import pytest
 
 from cait.cli import parse_command
@@ -91,6 +93,34 @@ def test_resume_takes_over_the_config_of_the_run(tmp_path, tiny_yaml):
         assert (resumed.TRAIN.NUM_EPOCHS, resumed.DATA.BATCH_SIZE, resumed.MODEL.DEPTH) == (5, 4, 1)
         assert resumed.TRAIN.BASE_LR == first.TRAIN.BASE_LR
         assert (resumed.OUTPUT_DIR, resumed.TRAIN.RESUME) == (str(tmp_path), str(name))
+
+
+@pytest.fixture
+def run(tmp_path, tiny_yaml):
+    """A run that was started with a YAML file and flags that change two of its keys."""
+    first = parse_command([f"-cfg={tiny_yaml}", "-epochs=5", "-o", "MODEL.DEPTH=3", f"-output_dir={tmp_path}"])
+    save_config(first, tmp_path / "config.yaml")
+    return tmp_path
+
+
+def test_a_yaml_beside_resume_changes_nothing_in_silence(run, tiny_yaml):
+    with pytest.raises(UsageError) as caught:
+        parse_command([f"-cfg={tiny_yaml}", f"-resume={run}"])
+    for words in (f"-cfg={tiny_yaml} changes", f"{run}/config.yaml: ", "MODEL.DEPTH 1, not 3", "NUM_EPOCHS 2, not 5"):
+        assert words in str(caught.value)
+    assert re.search(r"leave out -cfg .* such as -o [A-Z._]+=\d$", str(caught.value))
+
+
+def test_flags_decide_between_a_yaml_and_the_config_of_the_resumed_run(run, tiny_yaml):
+    words = [f"-cfg={tiny_yaml}", f"-resume={run}", "-o", "MODEL.DEPTH=3"]
+    for epochs in (2, 5, 7):
+        assert parse_command([*words, f"-epochs={epochs}"]).TRAIN.NUM_EPOCHS == epochs
+
+
+def test_a_yaml_beside_resume_that_says_the_same_is_no_matter(run, tmp_path):
+    (tmp_path / "same.yaml").write_text("TRAIN: {NUM_EPOCHS: 5}\nNGPUS: 2\nOUTPUT_DIR: elsewhere\n")
+    resumed = parse_command([f"-cfg={tmp_path / 'same.yaml'}", f"-resume={run}"])
+    assert (resumed.TRAIN.NUM_EPOCHS, resumed.NGPUS, resumed.OUTPUT_DIR) == (5, 2, "elsewhere")
 
 
 def test_the_last_flag_wins_for_the_batch_of_evaluation():

@@ -113,11 +113,6 @@ def test_the_seeds_commands_are_in_the_readme():
         (["-foo"], 2, "unrecognized arguments: -foo; -h lists the flags"),
         (["-eval"], 2, "-eval and -pred need -pretrained=WEIGHTS"),
         (["-data_path=nowhere"], 1, "nowhere: no such data folder; -data_path=FOLDER names it"),
-        (
-            ["-eval", "-pretrained=nowhere"],
-            1,
-            "nowhere: no such checkpoint, with or without .pdparams, .safetensors, .pth",
-        ),
     ],
 )
 def test_an_error_is_one_sentence(tiny_yaml, digits, words, exit_code, message):

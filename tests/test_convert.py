@@ -10,7 +10,8 @@ from cait.align_golden import golden_images, load_golden_weights
 from cait.checkpoint import load_tensors
 from cait.errors import CaitError, UsageError
 from cait.model import CaiT
-from cait.zoo import create_model, list_models, variant_config, variant_shapes
+from cait.variants import list_models
+from cait.zoo import create_model, variant_config, variant_shapes
 from conftest import GOLDEN, ROOT, run_python
 
 SCRIPT = str(ROOT / "CaiT" / "convert_weights.py")
@@ -137,8 +138,8 @@ def test_the_digest_is_the_same_everywhere_and_sees_every_weight(tmp_path):
     [
         ([], 2, "name a file, or a published variant with --variant"),
         (["--variant", "cait_xl", "a.pth"], 2, "no variant 'cait_xl'"),
-        (["nowhere.pth"], 1, "nowhere.pth: no such file"),
-        (["nowhere.pdparams", "--to", "safetensors"], 1, "nowhere.pdparams: no such file"),
+        (["nowhere.pth"], 1, "nowhere.pth: no such checkpoint; `python CaiT/convert_weights.py --variant NAME`"),
+        (["nowhere.pdparams", "--to", "safetensors"], 1, "nowhere.pdparams: no such checkpoint; "),
         (
             [str(TIMM_STYLE), "--variant", "cait_xxs24_224"],
             1,

@@ -18,7 +18,8 @@ from cait.deploy.inference_engine import Engine, processor_has_bf16
 from cait.deploy.onnx_file import OnnxPredictor, check_tools
 from cait.deploy.predictor import Predictor, allowed_difference, softmax
 from cait.errors import CaitError, UsageError
-from cait.zoo import create_model, list_models, variant_config
+from cait.variants import list_models
+from cait.zoo import create_model, variant_config
 from conftest import CLASS_NAMES, ROOT, run_python
 
 EXPORT = str(ROOT / "CaiT" / "export_model.py")

@@ -28,7 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.tag, self.break_after, self.ranges, self.status = CONTENT, '"1"', [], True, 200
-        self.requests, self.shift, self.tells_length = [], 0, True
+        self.requests, self.shift, self.tells_length, self.moved = [], 0, True, 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -40,6 +40,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         asked = self.headers.get("Range")
         server.requests.append((self.path, asked))
+        if server.moved and self.path != "/moved":
+            self.send_response(server.moved)
+            self.send_header("Location", "/moved")
+            return self.end_headers()
         if server.status != 200:
             return self.send_error(server.status)
         start = 0
@@ -234,6 +238,40 @@ def test_the_command_downloads_and_converts(server, tmp_path):
     assert [asked for _, asked in server.requests] == [None, "bytes=20000000-"]
     written = load_tensors(tmp_path / "a.pdparams")
     assert all(np.array_equal(written[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    "origin, others",
+    [
+        ("timm", ("--base-url=https://hf-mirror.com", "--from=official")),
+        ("official", ("--from=timm --base-url=https://hf-mirror.com", "--from=timm")),
+    ],
+)
+@pytest.mark.parametrize("trouble", ["no server", "404", "breaks off", "a page"])
+def test_a_download_that_fails_names_the_other_sources(server, tmp_path, origin, others, trouble):
+    server.status = 404 if trouble == "404" else 200
+    server.content = b"<html>" if trouble == "a page" else CONTENT
+    server.break_after = [50_000, 0, 0] if trouble == "breaks off" else []
+    url = "http://127.0.0.1:9" if trouble == "no server" else server.url
+    with pytest.raises(CaitError) as caught:
+        download.fetch_variant("cait_xxs24_224", origin, url, tmp_path)
+    for words in (*others, "--base-url", "convert_weights.py FILE --variant cait_xxs24_224`", "docs/model_zoo.md"):
+        assert words in str(caught.value)
+
+
+def test_a_damaged_file_of_the_cache_is_no_fault_of_the_network(server, fetch, tmp_path):
+    fetch()
+    (tmp_path / "cait_xxs24_224.timm.safetensors").write_bytes(CONTENT)
+    (tmp_path / "cait_xxs24_224.timm.safetensors.sha256").write_text("0  cait\n")
+    with pytest.raises(CaitError, match="checksum is not the recorded one.*downloads it anew$"):
+        download.fetch_variant("cait_xxs24_224", "timm", server.url, tmp_path)
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_a_mirror_may_send_on(server, fetch, status):
+    server.moved = status
+    assert fetch().read_bytes() == CONTENT
+    assert [path for path, _ in server.requests] == [f"/{NAME}", "/moved"]
 
 
 def test_the_command_refuses_a_download_of_another_model(server, tmp_path):

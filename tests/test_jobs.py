@@ -91,6 +91,8 @@ def test_resuming_in_place_keeps_the_rows_of_the_epochs_before(tiny_config, tmp_
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=2, TRAIN__RESUME=str(tmp_path / "run")))
     rows = rows_of(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [1, 2] and "lost" not in rows[1]
+    log = (tmp_path / "run" / "log_train.txt").read_text()
+    assert re.findall("changed since its last start: (.*)", log) == ["TRAIN.NUM_EPOCHS 2, not 1"]
 
 
 def test_a_finished_run_trains_no_further(tiny_config, tmp_path):

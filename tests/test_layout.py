@@ -9,9 +9,21 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
-    {"errors", "digest", "device", "guard", "ema", "processor", "requirement", "watchdog", "deploy.batcher"},
+    {
+        "errors",
+        "digest",
+        "device",
+        "guard",
+        "ema",
+        "processor",
+        "requirement",
+        "variants",
+        "watchdog",
+        "deploy.batcher",
+    },
     {
         "files",
+        "next_step",
         "dist",
         "processes",
         "run_lock",
@@ -24,7 +36,18 @@ LAYERS = [
         "bench.machine",
         "bench.measure",
     },
-    {"arguments", "compiled", "config_kinds", "figure", "yaml_file", "visualize", "ops.pack", "bench.photos"},
+    {
+        "arguments",
+        "compiled",
+        "config_kinds",
+        "figure",
+        "checkpoint_files",
+        "state_dict",
+        "yaml_file",
+        "visualize",
+        "ops.pack",
+        "bench.photos",
+    },
     {
         "config",
         "confusion",

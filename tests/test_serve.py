@@ -205,7 +205,11 @@ def test_a_token_in_the_environment_and_an_open_door(full_bundle, images):
         (["--token="], 2, "argument --token: must be printable ASCII without blanks, and not empty"),
         (["--max-images=9", "--max-queue=8"], 2, "--max-queue must have room for the images of one request"),
         (["--port=99999"], 2, "argument --port: '99999' must be a port from 0 to 65535"),
-        (["--model_dir=nowhere"], 1, "nowhere/inference.yaml: missing; export_model.py writes it"),
+        (
+            ["--model_dir=nowhere"],
+            1,
+            "nowhere: holds no bundle (inference.yaml is missing); `python CaiT/",
+        ),
         (["--host=nowhere.invalid"], 1, "nowhere.invalid:8000: cannot listen there"),
     ],
 )

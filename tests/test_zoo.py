@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from cait.zoo import count_macs, list_models, variant_config, variant_shapes
+from cait.variants import list_models
+from cait.zoo import count_macs, variant_config, variant_shapes
 from conftest import ROOT
 
 # timm's counts, in 1e9 multiply-accumulate operations.

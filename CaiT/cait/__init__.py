@@ -26,7 +26,7 @@ os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
 use_avx512_on_amd()
 
-_HOMES = {"CaiT": "cait.model", "create_model": "cait.zoo", "list_models": "cait.zoo"}
+_HOMES = {"CaiT": "cait.model", "create_model": "cait.zoo", "list_models": "cait.variants"}
 __all__ = [*_HOMES, "__version__"]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import paddle
 
 from cait.align import Row
-from cait.checkpoint import find_weights, load_weights
+from cait.checkpoint import load_weights
+from cait.checkpoint_files import find_weights
 from cait.data.image_files import image_files, spread
 from cait.deploy.bundle import ONNX, STEM, Description, read_description
 from cait.deploy.classify import Reader

@@ -11,7 +11,8 @@ from cait.data.image_files import image_files
 from cait.errors import CaitError
 from cait.files import read_text
 from cait.model import CaiT
-from cait.zoo import create_model, list_models, variant_config
+from cait.variants import list_models
+from cait.zoo import create_model, variant_config
 
 
 def golden_references(names: list[str], folder: pathlib.Path) -> Iterator[Reference]:

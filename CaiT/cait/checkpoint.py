@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.convert import SAFETENSORS, TORCH, check_floats, check_shapes, read_torch_layout, transpose_linear
+from cait.checkpoint_files import SAFETENSORS, STATES, TORCH, WEIGHTS, find_states, find_weights
+from cait.convert import check_floats, check_shapes, read_torch_layout, transpose_linear
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
-from cait.files import replacing
+from cait.files import check_readable, replacing
 from cait.model import CaiT
 from cait.optim import load_optimizer_state, optimizer_state
-
-WEIGHTS, STATES = ".pdparams", ".pdstates"
-LATEST = "latest"
+from cait.state_dict import named_tensors
 
 
 def save_weights(model: CaiT, path: str | os.PathLike) -> None:
@@ -87,8 +86,9 @@ def load_tensors(path: pathlib.Path) -> dict[str, Any]:
     """The content of a `.pdparams` or `.pdstates` file, tensors as numpy arrays.
 
     Raises:
-        CaitError: the file is damaged or no checkpoint.
+        CaitError: the file is missing, cannot be read, is damaged or no checkpoint.
     """
+    check_readable(path)
     try:
         content = paddle.load(str(path), return_numpy=True)
     except Exception as error:  # a broken pickle raises almost anything
@@ -96,19 +96,6 @@ def load_tensors(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
         raise CaitError(f"{path}: not a checkpoint: it holds no named tensors")
     return content
-
-
-def find_weights(path: str | os.PathLike) -> pathlib.Path:
-    """The weights file that a path names, with or without its suffix.
-
-    Raises:
-        CaitError: there is none.
-    """
-    suffixes = (WEIGHTS, SAFETENSORS, TORCH)
-    for suffix in ("", *suffixes):
-        if pathlib.Path(f"{path}{suffix}").is_file():
-            return pathlib.Path(f"{path}{suffix}")
-    raise CaitError(f"{path}: no such checkpoint, with or without {', '.join(suffixes)}")
 
 
 def read_weights(file: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -123,9 +110,7 @@ def read_weights(file: str | os.PathLike) -> dict[str, np.ndarray]:
         return transpose_linear(read_torch_layout(file))
     if file.suffix != WEIGHTS:  # never handed to paddle.load, which runs what a pickle says
         raise UsageError(f"{file}: must end in {WEIGHTS}, {SAFETENSORS} or {TORCH}")
-    if not file.is_file():
-        raise CaitError(f"{file}: no such file")
-    return check_floats(load_tensors(file), str(file))
+    return check_floats(named_tensors(load_tensors(file), file), str(file))
 
 
 def load_weights(model: CaiT, path: str | os.PathLike, reset_head: bool = False) -> list[str]:
@@ -213,19 +198,6 @@ def set_tensors(model: CaiT, arrays: dict[str, np.ndarray]) -> None:
         tensor.set_value(np.ascontiguousarray(arrays[name], dtype=str(tensor.dtype).rsplit(".", 1)[-1]))
 
 
-def find_states(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
-    """The name without suffix, and the `.pdstates` file, which need not be there, of a checkpoint.
-
-    Args:
-        path: a run's folder (its `latest`), a checkpoint's name, or one of its files.
-    """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path = path / LATEST
-    stem = path.with_suffix("") if path.suffix in (WEIGHTS, STATES) else path
-    return stem, pathlib.Path(f"{stem}{STATES}")
-
-
 def load_checkpoint(
     model: CaiT, optimizer: paddle.optimizer.Optimizer, path: str | os.PathLike, ema: ModelEma | None = None
 ) -> dict | None:
@@ -250,7 +222,7 @@ def load_checkpoint(
     states = load_tensors(file)
     if set(states) - {"ema"} != {"model", "optimizer", "progress"}:
         raise CaitError(f"{file}: not the state of a training run")
-    _set_weights(model, check_floats(states["model"], str(file)), file)
+    _set_weights(model, check_floats(named_tensors(states["model"], file), str(file)), file)
     load_optimizer_state(optimizer, model, states["optimizer"])
     if ema is not None:
         ema.restart()

@@ -1,13 +1,15 @@
 """The command line of `main_single_gpu.py`: the flags, `-o KEY=VALUE`, and the config they make."""
 
 import argparse
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yacs.config import CfgNode
 
 from cait import config as cfg
 from cait.arguments import ArgumentParser, path
+from cait.checkpoint_files import check_can_resume, find_weights
 from cait.errors import UsageError
 
 FLAGS = {
@@ -67,14 +69,28 @@ def given_keys(args: argparse.Namespace) -> list[tuple[str, Any, str]]:
     return [(name, cfg.parse_override(name, text, flag), flag) for name, text, flag in args.overrides]
 
 
+def check_checkpoints(config: CfgNode) -> None:
+    """Checks that the checkpoint that a job starts from is there, before its data is read and Paddle is loaded.
+
+    Raises:
+        CaitError: it is not.
+    """
+    if config.TRAIN.RESUME:
+        check_can_resume(config.TRAIN.RESUME)
+    elif config.MODEL.PRETRAINED:
+        find_weights(config.MODEL.PRETRAINED)
+
+
 def parse_command(arguments: Sequence[str]) -> CfgNode:
     """The config that a command line describes.
 
     `-resume` starts from the config that was saved beside the checkpoint, so the flags of the first run need not
-    be repeated; those that are given count.
+    be repeated; those that are given count. A `-cfg` beside it may add keys, but not change any: it may be the file
+    that the run was started with, and would then undo the flags of that time.
 
     Raises:
-        UsageError: an unknown flag or key, a wrong value, or keys that do not go together.
+        UsageError: an unknown flag or key, a wrong value, keys that do not go together, or a `-cfg` that differs from
+            the config of the resumed run.
     """
     args = _parser().parse_args(arguments)
     values = cfg.read_yaml(args.cfg) if args.cfg is not None else {}
@@ -86,7 +102,9 @@ def parse_command(arguments: Sequence[str]) -> CfgNode:
     if resume:
         saved = cfg.run_folder(resume) / "config.yaml"
         if saved.is_file():
-            values = cfg.read_yaml(saved) | {"OUTPUT_DIR": str(saved.parent)} | values
+            before = cfg.read_yaml(saved) | {"OUTPUT_DIR": str(saved.parent)}
+            _check_agree(args.cfg, values, saved, before, overrides)
+            values = before | values
     job = values | overrides
     for name, value, flag in given:
         values[name] = value
@@ -95,3 +113,22 @@ def parse_command(arguments: Sequence[str]) -> CfgNode:
         if flag == "-amp" and (job.get("EVAL") or job.get("PRED")):
             values["AMP_EVAL"] = value
     return cfg.make_config(values)
+
+
+def _check_agree(
+    yaml: pathlib.Path | None,
+    values: Mapping[str, Any],
+    saved: pathlib.Path,
+    before: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> None:
+    """Demands that a YAML file changes nothing in the saved config of a resumed run that no flag says too."""
+    free = {"OUTPUT_DIR", *overrides}
+    names = [name for name, value in values.items() if name in before and name not in free and value != before[name]]
+    if names:
+        shown = [f"{name} {cfg.yaml_text(values[name])}, not {cfg.yaml_text(before[name])}" for name in names[:3]]
+        shown += [f"and {len(names) - 3} more"] if len(names) > 3 else []
+        raise UsageError(
+            f"-cfg={yaml} changes the config of the resumed run, {saved}: {', '.join(shown)}; leave out -cfg to go on "
+            f"as before, or say what is to change by flags, such as -o {names[0]}={cfg.yaml_text(values[names[0]])}"
+        )

@@ -1,8 +1,9 @@
 """The config: every key with its default, its type and range, and what it does; YAML files and overrides.
 
 Values are taken in this order, later ones win: the defaults below; on `-resume`, the config of the resumed run;
-the YAML file with its `BASE` files; flags and `-o KEY=VALUE` in the order of the command line. With
-`MODEL.PRETRAINED` set, a key that nobody set takes its fine-tuning default, where it has one.
+the YAML file with its `BASE` files, which beside `-resume` may add keys and change none; flags and `-o KEY=VALUE` in
+the order of the command line. With `MODEL.PRETRAINED` set, a key that nobody set takes its fine-tuning default, where
+it has one.
 """
 
 import contextlib
@@ -285,6 +286,23 @@ def save_config(config: CfgNode, path: str | os.PathLike) -> None:
     write_text(path, config.dump(sort_keys=False))
 
 
+def changes_since(config: CfgNode, saved: str | os.PathLike) -> list[str]:
+    """The keys whose values differ from those of a saved config, in words; but for OUTPUT_DIR, which may be renamed."""
+    before, changes = read_yaml(saved), []
+    for name, value in before.items():
+        now: Any = config
+        for part in name.split("."):
+            now = now[part]
+        if now != value and name != "OUTPUT_DIR":
+            changes.append(f"{name} {yaml_text(now)}, not {yaml_text(value)}")
+    return changes
+
+
+def yaml_text(value: Any) -> str:
+    """A value as `-o KEY=VALUE` and YAML files take it, in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).split("\n")[0]
+
+
 def run_folder(checkpoint: str | os.PathLike) -> pathlib.Path:
     """The folder of the run that a checkpoint belongs to, named by file, by stem or by that folder itself."""
     path = pathlib.Path(checkpoint)
@@ -307,7 +325,7 @@ def _show(value: Any) -> str:
         return "4/3"
     if isinstance(value, list):
         return "[" + ", ".join(_show(v) for v in value) + "]"
-    return "empty" if value == "" else yaml.safe_dump(value).split("\n")[0]
+    return "empty" if value == "" else yaml_text(value)
 
 
 if __name__ == "__main__":

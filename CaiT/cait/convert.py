@@ -11,10 +11,11 @@ import re
 import numpy as np
 
 from cait.errors import CaitError
+from cait.files import check_readable
+from cait.state_dict import named_tensors
 from cait.torch_file import kind_of_file, read_torch_file
 
 MISMATCHES_SHOWN = 3
-SAFETENSORS, TORCH = ".safetensors", ".pth"
 
 
 def tensor_shapes(
@@ -123,14 +124,12 @@ def check_tensors(tensors: dict[str, np.ndarray], expected: dict[str, tuple[int,
 
 
 def check_floats(tensors: dict, source: str) -> dict[str, np.ndarray]:
-    """Demands names and floating-point arrays.
+    """Demands floating-point numbers of named tensors.
 
     Raises:
         CaitError: names what is something else.
     """
     for name, value in tensors.items():
-        if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise CaitError(f"{source}: {name!r} is not a named tensor of numbers")
         if value.dtype == np.uint16:  # how numpy gets to see it
             raise CaitError(f"{source}: {name} is in bfloat16; save the weights in float32")
         if value.dtype.kind != "f":
@@ -149,18 +148,17 @@ def transpose_linear(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_torch_layout(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The named tensors of a `.safetensors` or `.pth` file, as they stand there.
+    """The named tensors of a `.safetensors` or `.pth` file, without what is wrapped around them, in PyTorch's layout.
 
     Raises:
         CaitError: the file is missing, damaged or none of the two; the message names it.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise CaitError(f"{path}: no such file")
+    check_readable(path)
     kind = kind_of_file(path)
     if kind == "html":
         raise CaitError(f"{path}: an HTML page, not a checkpoint; the server sent a message in its place")
-    tensors = _read_safetensors(path) if kind == "safetensors" else read_torch_file(path)
+    tensors = named_tensors(_read_safetensors(path), path) if kind == "safetensors" else read_torch_file(path)
     return check_floats(tensors, str(path))
 
 

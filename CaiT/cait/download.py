@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import read_text, writable_folder, write_text
+from cait.next_step import after_failed_download
 from cait.torch_file import kind_of_file
 
 CHUNK_BYTES = 1 << 20
@@ -42,6 +43,32 @@ SOURCES = {
     ),
     "official": Source("https://dl.fbaipublicfiles.com", "deit/{upper}.pth", ".pth"),
 }
+
+
+class DownloadError(CaitError):
+    """The server, or the way to it, did not give the file."""
+
+
+def fetch_variant(variant: str, origin: str, base_url: str | None, cache: pathlib.Path) -> pathlib.Path:
+    """The published checkpoint of a variant, downloaded unless it is in the cache; prints where it comes from.
+
+    Args:
+        variant: such as `cait_xxs24_224`.
+        origin: one of SOURCES.
+        base_url: of a mirror; None: the publisher's.
+        cache: folder of downloads.
+
+    Raises:
+        CaitError: as `fetch`; where the network is to blame, the message names the other sources.
+    """
+    source = SOURCES[origin]
+    url = source.url(variant, base_url)
+    try:
+        path = fetch(url, cache, f"{variant}.{origin}{source.suffix}")
+    except DownloadError as error:
+        raise DownloadError(f"{error}{after_failed_download(variant, origin)}") from error
+    print(f"from {url}: {path}")
+    return path
 
 
 def fetch(url: str, cache: pathlib.Path, name: str) -> pathlib.Path:
@@ -73,19 +100,19 @@ def fetch(url: str, cache: pathlib.Path, name: str) -> pathlib.Path:
         if is_whole or (attempt and part.stat().st_size <= before):
             break
     if not is_whole:
-        raise CaitError(f"{url}: broke off after {part.stat().st_size} bytes; the same command goes on from there")
+        raise DownloadError(f"{url}: broke off after {part.stat().st_size} bytes; the same command goes on from there")
     part.with_suffix(".part.json").unlink(missing_ok=True)
     problem = _problem(part)
     if problem:
-        _set_aside(part, cache / f"{name}.bad", f"{url}: gave {problem}")
+        _set_aside(part, cache / f"{name}.bad", f"{url}: gave {problem}", DownloadError)
     write_text(record, f"{sha256_of(part)}  {name}\n")
     os.replace(part, target)
     return target
 
 
-def _set_aside(path: pathlib.Path, aside: pathlib.Path, reason: str) -> None:
+def _set_aside(path: pathlib.Path, aside: pathlib.Path, reason: str, kind: type[CaitError] = CaitError) -> None:
     os.replace(path, aside)
-    raise CaitError(f"{reason}; it is kept as {aside}, and the next call downloads it anew")
+    raise kind(f"{reason}; it is kept as {aside}, and the next call downloads it anew")
 
 
 def _problem(path: pathlib.Path) -> str:
@@ -102,6 +129,15 @@ def _problem(path: pathlib.Path) -> str:
     if kind == "html":
         return "an HTML page, not a checkpoint"
     return "" if zipfile.is_zipfile(path) else "neither a .pth nor a .safetensors file, or not all of it"
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows status 308 too, as Python itself does from 3.11 on: mirrors send it."""
+
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
+
+    def redirect_request(self, request, response, code, *more):
+        return super().redirect_request(request, response, 307 if code == 308 else code, *more)
 
 
 def _read_state(state: pathlib.Path, url: str) -> str | None:
@@ -123,20 +159,22 @@ def _continue(url: str, part: pathlib.Path) -> bool:
     if validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
+        opener = urllib.request.build_opener(_Redirects)
+        with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
             start = _start_of(response, start)
             validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
             write_text(state, json.dumps({"url": url, "validator": validator}))
             length = response.headers.get("Content-Length", "")
             return _receive(response, part, start, start + int(length) if length.isdecimal() else None)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and validator:  # nothing lies beyond what is there
             return True
-        raise CaitError(f"{url}: the server answers {error.code} {error.reason}") from error
+        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}") from error
     except CaitError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no valid address
-        raise CaitError(f"{url}: cannot be reached ({getattr(error, 'reason', error)})") from error
+        raise DownloadError(f"{url}: cannot be reached ({getattr(error, 'reason', error)})") from error
 
 
 def _start_of(response, asked: int) -> int:

@@ -10,13 +10,15 @@ import numpy as np
 import paddle
 
 from cait import convert
-from cait.checkpoint import WEIGHTS, read_weights, set_tensors
+from cait.checkpoint import read_weights, set_tensors
+from cait.checkpoint_files import SAFETENSORS, TORCH, WEIGHTS
 from cait.errors import CaitError, UsageError
 from cait.files import replacing
 from cait.model import CaiT
-from cait.zoo import list_models, variant_config, variant_shapes
+from cait.variants import list_models
+from cait.zoo import variant_config, variant_shapes
 
-TARGETS = {"paddle": WEIGHTS, "safetensors": convert.SAFETENSORS, "torch": convert.TORCH}
+TARGETS = {"paddle": WEIGHTS, "safetensors": SAFETENSORS, "torch": TORCH}
 
 
 def read_any(path: str | os.PathLike, expected: dict[str, tuple[int, ...]] | None = None) -> dict[str, np.ndarray]:
@@ -53,7 +55,7 @@ def write_any(tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = 
         content = {name: paddle.to_tensor(value) for name, value in convert.transpose_linear(tensors).items()}
         with replacing(path) as temporary:
             paddle.save(content, str(temporary))
-    elif path.suffix == convert.SAFETENSORS:
+    elif path.suffix == SAFETENSORS:
         from safetensors.numpy import save
 
         with replacing(path) as temporary:

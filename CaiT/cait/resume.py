@@ -7,8 +7,9 @@ import paddle
 from yacs.config import CfgNode
 
 from cait import dist
-from cait.checkpoint import LATEST, STATES, WEIGHTS, find_states, load_checkpoint, load_weights
-from cait.config import run_folder
+from cait.checkpoint import load_checkpoint, load_weights
+from cait.checkpoint_files import LATEST, STATES, WEIGHTS, find_states
+from cait.config import changes_since, run_folder
 from cait.data.build import Loaders
 from cait.ema import ModelEma
 from cait.errors import UsageError
@@ -83,6 +84,9 @@ def starting_point(
     if "in_epoch" in saved:
         _check_plan(resume, saved, plan)
         words += f", within epoch {saved['epoch'] + 1}"
+    config_before = run_folder(resume) / "config.yaml"
+    changes = changes_since(config, config_before) if config_before.is_file() else []
+    words += f"; changed since its last start: {'; '.join(changes)}" if changes else ""
     if ema is not None and "best_ema_acc1" not in saved:
         words += "; it holds no average of the weights: that starts from these weights"
     metrics = run_folder(resume) / METRICS

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import paddle
 
-from cait.checkpoint import WEIGHTS, save_weights
+from cait.checkpoint import save_weights
+from cait.checkpoint_files import WEIGHTS
 from cait.model import CaiT
 
 HEAD_SCALE = 10.0

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.checkpoint import find_weights, read_weights
+from cait.checkpoint import read_weights
+from cait.checkpoint_files import find_weights
 from cait.deploy.bundle import DESCRIPTION, PROGRAMS, STEM, read_description
 from cait.deploy.onnx_file import check_tools, open_session
 from cait.errors import CaitError, UsageError
+from cait.files import check_readable
 
 Teacher = Callable[[paddle.Tensor], paddle.Tensor]  # normalised images [B, C, height, width] -> logits [B, classes]
 
@@ -145,6 +147,7 @@ class OnnxTeacher:
         check_tools("onnxruntime")
         if not os.path.isfile(path):
             raise UsageError(f"DISTILL.TEACHER {path}: no such file")
+        check_readable(path)
         try:
             self._session = open_session(path)
         except Exception as error:  # its errors have no common class

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cait.errors import CaitError
+from cait.files import check_readable
+from cait.state_dict import named_tensors
 
 _DTYPES = {
     "FloatStorage": "f4",
@@ -101,13 +103,13 @@ def kind_of_file(path: str | os.PathLike) -> str:
 
 
 def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The named tensors of a `.pth` file: `{'model': {...}}`, `{'state_dict': {...}}` or names and tensors at once.
-
-    A prefix `module.` of all names, left by training on several devices, is taken off.
+    """The named tensors of a `.pth` file, without what is wrapped around them (`cait.state_dict`).
 
     Raises:
-        CaitError: no such file, no checkpoint, the format before torch 1.6, or a pickle that asks for more.
+        CaitError: the file is missing, cannot be read or is no checkpoint, has the format from before torch 1.6, or its
+            pickle asks for more than tensors and containers.
     """
+    check_readable(path)
     try:
         with open(path, "rb") as file:
             start = file.read(len(_LEGACY_START))
@@ -120,11 +122,9 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
             content = _unpickle(archive)
     except CaitError:
         raise
-    except FileNotFoundError as error:
-        raise CaitError(f"{path}: no such file") from error
     except Exception as error:  # a damaged archive or pickle raises almost anything
         raise CaitError(f"{path}: not a PyTorch checkpoint that can be read: {error}") from error
-    return _named_tensors(content, path)
+    return named_tensors(content, path)
 
 
 def _unpickle(archive: zipfile.ZipFile) -> Any:
@@ -134,17 +134,3 @@ def _unpickle(archive: zipfile.ZipFile) -> Any:
     folder = pickles[0].removesuffix("/data.pkl")
     order = archive.read(f"{folder}/byteorder").decode() if f"{folder}/byteorder" in archive.namelist() else "little"
     return _Unpickler(io.BytesIO(archive.read(pickles[0])), archive, folder, "<" if order == "little" else ">").load()
-
-
-def _named_tensors(content: Any, path: str | os.PathLike) -> dict[str, np.ndarray]:
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
-        raise CaitError(f"{path}: holds no named tensors")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise CaitError(f"{path}: {name!r} is not a named tensor")
-    if all(name.startswith("module.") for name in content):
-        content = {name.removeprefix("module."): value for name, value in content.items()}
-    return dict(content)

@@ -11,7 +11,8 @@ import paddle
 from yacs.config import CfgNode
 
 from cait import dist, engine
-from cait.checkpoint import LATEST, save_checkpoint
+from cait.checkpoint import save_checkpoint
+from cait.checkpoint_files import BEST, LATEST
 from cait.data.build import Loaders, build_loaders
 from cait.data.mixup import Mixup, plain_labels
 from cait.data.transforms import Normalize
@@ -28,7 +29,7 @@ from cait.teacher import build_teacher, with_teacher
 from cait.watch import StepProfiler, check_visualdl, layer_scale, write_scalars
 
 CURVES = "learning_curves.png"
-BEST, BEST_EMA = "best_model", "best_model_ema"
+BEST_EMA = f"{BEST}_ema"
 
 
 @dataclasses.dataclass

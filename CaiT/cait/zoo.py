@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-import pathlib
 
 from yacs.config import CfgNode
 
@@ -12,18 +11,7 @@ from cait.config import make_config, read_yaml
 from cait.convert import tensor_shapes
 from cait.errors import UsageError
 from cait.model import CaiT
-
-
-def variants_folder() -> pathlib.Path:
-    """The folder of the variants' YAML files: within the installed package, or beside it in a checkout."""
-    package = pathlib.Path(__file__).parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def list_models() -> list[str]:
-    """The names that `create_model` takes."""
-    return sorted(path.stem for path in variants_folder().glob("cait_*.yaml"))
+from cait.variants import list_models, variants_folder
 
 
 def variant_config(name: str) -> CfgNode:

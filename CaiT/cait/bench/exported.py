@@ -61,7 +61,8 @@ def _golden_model(variant: str, **arguments: int):
 
 
 def _save_golden(variant: str, path: pathlib.Path, **arguments: int) -> None:
-    from cait.checkpoint import WEIGHTS, save_weights
+    from cait.checkpoint import save_weights
+    from cait.checkpoint_files import WEIGHTS
 
     save_weights(_golden_model(variant, **arguments), path.with_name(path.name + WEIGHTS))
 

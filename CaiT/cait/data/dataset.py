@@ -17,7 +17,7 @@ from cait.data.augment import RandomErasing
 from cait.data.fast import FastTrainTransform
 from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable
 from cait.errors import CaitError
-from cait.files import read_text
+from cait.files import check_readable, read_text
 
 NO_LABEL = -1
 
@@ -159,6 +159,7 @@ def cifar_archive(root: pathlib.Path, dataset: str) -> pathlib.Path:
     path = root if root.is_file() else root / CIFAR_ARCHIVES[dataset]
     if not path.is_file():
         raise CaitError(f"{path}: no such file; put the archive {CIFAR_ARCHIVES[dataset]} there")
+    check_readable(path)
     return path
 
 

@@ -21,7 +21,8 @@ import yaml
 
 from cait.digest import sha256_of
 from cait.errors import CaitError
-from cait.files import read_text, write_text
+from cait.files import check_readable, is_file, read_text, write_text
+from cait.next_step import without_bundle
 
 STEM = "inference"
 PROGRAM_SUFFIXES, PARAMETERS_SUFFIX = (".json", ".pdmodel"), ".pdiparams"
@@ -123,7 +124,7 @@ def find_program(folder: str | os.PathLike, stem: str = STEM) -> pathlib.Path:
     for name in names:
         if (pathlib.Path(folder) / name).is_file():
             return pathlib.Path(folder) / name
-    raise CaitError(f"{folder}: holds no {' or '.join(names)}; export_model.py makes them")
+    raise CaitError(f"{folder}: holds no {' or '.join(names)}{without_bundle(folder)}")
 
 
 def write_description(folder: pathlib.Path, description: Description) -> None:
@@ -139,8 +140,8 @@ def read_description(folder: str | os.PathLike) -> Description:
         CaitError: a file is missing, malformed or not the one that was exported.
     """
     path = pathlib.Path(folder) / DESCRIPTION
-    if not path.is_file():
-        raise CaitError(f"{path}: missing; export_model.py writes it beside the program")
+    if not is_file(path):
+        raise CaitError(f"{folder}: holds no bundle ({DESCRIPTION} is missing){without_bundle(folder)}")
     text = read_text(path)
     try:
         content = yaml.load(text, SafeLoader)
@@ -202,8 +203,9 @@ def verify(folder: str | os.PathLike, description: Description, name: str) -> pa
         CaitError: it is missing or not the one that was exported.
     """
     file = pathlib.Path(folder) / name
-    if not file.is_file():
+    if not is_file(file):
         raise CaitError(f"{file}: missing; the bundle is not whole, export the model anew")
+    check_readable(file)
     if _checksum(file) != description.files.get(name):
         raise CaitError(f"{file}: not the file that was exported (its checksum differs); export the model anew")
     return file

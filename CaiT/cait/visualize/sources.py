@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.checkpoint import find_weights, load_weights
+from cait.checkpoint import load_weights
+from cait.checkpoint_files import find_weights
 from cait.config import make_config, read_yaml, run_folder
 from cait.data.build import build_class_names
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
@@ -24,8 +25,9 @@ from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
 from cait.model import CaiT
 from cait.start import select_device
+from cait.variants import variants_folder
 from cait.watch import layer_scale
-from cait.zoo import build_model, variants_folder
+from cait.zoo import build_model
 
 MAP_BYTES = 1 << 30  # of self-attention held at a time; what needs more is computed in several passes
 

@@ -1,0 +1,48 @@
+"""What to do next where weights, a bundle or a download are missing. Every error about them takes its advice from here.
+
+Each function returns the end of a sentence, which begins with the semicolon.
+"""
+
+import os
+import pathlib
+
+from cait.variants import list_models
+
+CONVERT = "python CaiT/convert_weights.py"
+# Documented at https://hf-mirror.com: every path of huggingface.co, from a server that China reaches.
+MIRROR = "https://hf-mirror.com"
+
+
+def is_published(path: str | os.PathLike) -> bool:
+    """Whether a checkpoint has the name of a published variant."""
+    return pathlib.Path(path).name.split(".")[0] in list_models()
+
+
+def without_weights(path: str | os.PathLike) -> str:
+    """Where the weights that `path` should hold come from: the publisher, a mirror, or chance."""
+    name = pathlib.Path(path).name.split(".")[0] if is_published(path) else ""
+    random = "python CaiT/prepare_data.py lite --weights=CaiT/{}".format(name or "cait_xxs24_224")
+    random += f" -cfg=CaiT/configs/{name}.yaml" if name not in ("", "cait_xxs24_224") else ""
+    return (
+        f"; `{CONVERT} --variant {name or 'NAME'}` downloads published weights to CaiT/{name or 'NAME'}.pdparams "
+        f"(from China with --base-url={MIRROR}); without a network, `{random}` makes random ones and images to try the "
+        "commands with, in dataset/lite"
+    )
+
+
+def without_bundle(folder: str | os.PathLike) -> str:
+    """Which commands make a bundle."""
+    return (
+        f"; `python CaiT/export_model.py --save-inference-dir={folder}` exports one from weights, and `make demo` "
+        "trains a small model and exports it, without any download, to output/demo/run-TIME/inference"
+    )
+
+
+def after_failed_download(variant: str, origin: str) -> str:
+    """Where else the published weights of a variant come from than from the publisher `origin`."""
+    other = {"timm": "official", "official": "timm"}[origin]
+    mirror = f"--base-url={MIRROR}" if origin == "timm" else f"--from=timm --base-url={MIRROR}"
+    return (
+        f"; other sources: {mirror} (a mirror of Hugging Face that works from China), --from={other}, any other mirror "
+        f"with --base-url, or a file that you have: `{CONVERT} FILE --variant {variant}`; docs/model_zoo.md names more"
+    )
