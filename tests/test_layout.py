@@ -28,6 +28,7 @@ LAYERS = [
         "processes",
         "run_lock",
         "deploy",
+        "deploy.engine_kind",
         "deploy.server_schema",
         "deploy.uploads",
         "precision",

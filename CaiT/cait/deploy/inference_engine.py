@@ -1,57 +1,28 @@
-"""How Paddle Inference is to run a program, whether this machine can, and the configuration that says so."""
+"""Whether this machine can run a program as an `Engine` says, and Paddle's configuration that says so."""
 
-import dataclasses
 import pathlib
 
 from paddle import inference
 
 from cait.deploy.bundle import PARAMETERS, STEM, Description
+from cait.deploy.engine_kind import Engine, why_never
 from cait.device import has_gpu
 from cait.ops.library import OperatorsUnavailable, register
-from cait.processor import CPUINFO, processor_fields, usable_cores
+from cait.processor import CPUINFO, processor_fields
 
 GPU_MEMORY_MB = 256  # reserved at first; it grows
 TENSORRT_WORKSPACE = 1 << 30
 
 
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """How Paddle Inference runs a program.
-
-    Attributes:
-        use_gpu: on the first GPU, or on the CPU.
-        onednn: on the CPU, with oneDNN's kernels.
-        cpu_threads: on the CPU.
-        precision: fp32; bf16, on a processor or GPU that has it; fp16, on a GPU. None: that of the bundle.
-        tensorrt: on a GPU, with TensorRT where PaddlePaddle was built with it.
-        max_batch_size: images a call, at most; TensorRT plans with it.
-        fused: on the CPU with oneDNN, prefer the bundle's fused program, where this machine has its operators.
-    """
-
-    use_gpu: bool = False
-    onednn: bool = True
-    cpu_threads: int = usable_cores()
-    precision: str | None = "fp32"
-    tensorrt: bool = False
-    max_batch_size: int = 1
-    fused: bool = True
-
-
 def why_not(engine: Engine) -> str:
     """Why this machine cannot run an engine; empty if it can."""
-    if engine.tensorrt and not engine.use_gpu:
-        return "TensorRT runs on a GPU only"
+    if reason := why_never(engine):
+        return reason
     if engine.use_gpu and not has_gpu():
         return "a GPU was asked for, but there is none, or this PaddlePaddle is the CPU build"
     if engine.tensorrt and not any(inference.get_trt_compile_version()):
         return "this PaddlePaddle was built without TensorRT"
-    if engine.use_gpu:
-        return ""
-    if engine.precision == "fp16":
-        return "fp16 needs a GPU"
-    if engine.precision == "bf16" and not engine.onednn:
-        return "bf16 on the CPU needs oneDNN"
-    if engine.precision == "bf16" and not processor_has_bf16():
+    if not engine.use_gpu and engine.precision == "bf16" and not processor_has_bf16():
         return "this processor has no bf16 instructions"
     return ""
 
