@@ -201,3 +201,21 @@ def test_every_key_is_read_somewhere():
         if key.name.startswith("MODEL.") and last.lower() in inspect.signature(CaiT).parameters:
             continue  # `model_arguments` reads these by the names of the arguments
         assert f".{last}" in sources, key.name
+
+
+@pytest.mark.parametrize(
+    "word, expected", [("fp32", False), ("fp16", True), ("amp", True), ("True", True), ("false", False)]
+)
+def test_mixed_precision_in_the_words_of_benchmarks(word, expected):
+    assert cfg.parse_override("AMP", word, "-o") is expected
+    with pytest.raises(UsageError, match="-o: AMP must be true or false, or as benchmarks say"):
+        cfg.parse_override("AMP", f"{word}x", "-o")
+
+
+def test_a_log_has_a_plain_name():
+    assert cfg.parse_override("LOG_NAME", "train.log", "-o") == "train.log" and not cfg.parse_override(
+        "LOG_NAME", "", "-o"
+    )
+    for name in ("../train.log", "a/b.log", "latest.pdparams", ".."):
+        with pytest.raises(UsageError, match="LOG_NAME must be empty, or a file name that ends in .log or .txt"):
+            cfg.parse_override("LOG_NAME", name, "-o")

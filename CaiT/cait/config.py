@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 from yacs.config import CfgNode
 
-from cait.config_kinds import FLAG, PATH, SIZE, TEXT, Kind, choice, integer, number, numbers
+from cait.config_kinds import FLAG, LOG_NAME, PATH, PRECISION, SIZE, TEXT, Kind, choice, integer, number, numbers
 from cait.errors import UsageError
 from cait.files import user_path, write_text
 from cait.yaml_file import read_tree
@@ -135,10 +135,15 @@ KEYS = (
     Key("EVAL", False, FLAG, "Evaluate MODEL.PRETRAINED on the validation set instead of training."),
     Key("PRED", False, FLAG, "Predict the test images with MODEL.PRETRAINED instead of training."),
     Key("OUTPUT_DIR", "", PATH, "Folder of logs and checkpoints; empty: a new one under `output/`."),
+    Key("ON_USED_FOLDER", "error", choice("error", "replace"),
+        "Training into an OUTPUT_DIR that holds a run: stop, or replace that run if it was started with `replace` too; "
+        "any other run is never replaced. For test harnesses, which run again in the same place."),
+    Key("LOG_NAME", "", LOG_NAME,
+        "Name of the log in OUTPUT_DIR; empty: `log_train.txt`, `log_eval.txt`, `log_pred.txt`."),
     Key("DEVICE", "auto", choice("auto", "cpu", "gpu"), "Where to compute; auto: a GPU where there is one."),
     Key("NGPUS", 1, integer(1),
         "Processes to start on this machine: one for each GPU, or sharing the CPU. A launcher has a flag of its own."),
-    Key("AMP", False, FLAG, "Training in mixed precision, on a GPU."),
+    Key("AMP", False, PRECISION, "Training in mixed precision, on a GPU."),
     Key("AMP_DTYPE", "float16", choice("float16", "bfloat16"), "The half precision of it; float16 scales the loss."),
     Key("AMP_LEVEL", "O1", choice("O1", "O2"),
         "O1: half precision where Paddle lists it as safe; O2: wherever it is not listed as unsafe, but for norms."),
@@ -155,7 +160,7 @@ KEYS = (
 _BY_NAME = {key.name: key for key in KEYS}
 
 # How a command starts rather than what a run is: not saved, so that `-resume` and `-cfg` can take over a saved config.
-START_KEYS = ("EVAL", "PRED", "NGPUS", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE")
+START_KEYS = ("EVAL", "PRED", "NGPUS", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE", "LOG_NAME")
 
 
 def _set_value(config: CfgNode, name: str, value: Any) -> None:
@@ -220,7 +225,7 @@ def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> 
 def parse_override(name: str, text: str, source: str) -> Any:
     """The value that a word of the command line gives a key: text stays text, the rest is read as YAML."""
     value: Any = text
-    if name in _BY_NAME and _BY_NAME[name].kind not in (TEXT, PATH):
+    if name in _BY_NAME and _BY_NAME[name].kind not in (TEXT, PATH, LOG_NAME):
         with contextlib.suppress(yaml.YAMLError, ValueError):  # ValueError: such as a date of the 45th
             value = yaml.safe_load(text)
     return parse_value(name, value, source)

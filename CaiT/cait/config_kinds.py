@@ -1,5 +1,6 @@
 """What values a config key takes: for each kind the words that say it and the function that reads it."""
 
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,6 +79,17 @@ def _parse_flag(value):
     return value
 
 
+def _parse_precision(value):
+    words = {"fp32": False, "fp16": True, "amp": True}
+    return words[value] if isinstance(value, str) and value in words else _parse_flag(value)
+
+
+def _parse_log_name(value):
+    if value and (pathlib.PurePath(_parse_text(value)).name != value or not value.endswith((".log", ".txt"))):
+        raise ValueError
+    return _parse_text(value)
+
+
 def _parse_text(value):
     if not isinstance(value, str):
         raise ValueError
@@ -96,6 +108,8 @@ def _parse_size(value):
 
 
 FLAG = Kind("true or false", _parse_flag)
+PRECISION = Kind("true or false, or as benchmarks say: fp16 or amp (true), fp32 (false)", _parse_precision)
 TEXT = Kind("text", _parse_text)
+LOG_NAME = Kind("empty, or a file name that ends in .log or .txt", _parse_log_name)
 PATH = Kind("a path", _parse_path)
 SIZE = Kind("a whole number, or [height, width]", _parse_size)

@@ -8,19 +8,23 @@ from yacs.config import CfgNode
 
 from cait import dist
 from cait.checkpoint import load_checkpoint, load_weights
-from cait.checkpoint_files import LATEST, STATES, WEIGHTS, find_states
-from cait.config import changes_since, run_folder
+from cait.checkpoint_files import BEST, LATEST, STATES, WEIGHTS, find_states
+from cait.config import changes_since, read_yaml, run_folder
 from cait.data.build import Loaders
 from cait.ema import ModelEma
 from cait.errors import UsageError
 from cait.metrics import read_metrics
 from cait.model import CaiT
+from cait.start import log_name
 
-METRICS = "metrics.jsonl"
+METRICS, CURVES = "metrics.jsonl", "learning_curves.png"
+OWN_CHECKPOINTS = (LATEST, BEST, f"{BEST}_ema", "epoch_*")
 
 
 def check_is_free(config: CfgNode) -> None:
     """No run is ever written over another one, nor over what it did after the checkpoint it is resumed from.
+
+    The exception is a run that was started with ON_USED_FOLDER=replace: another such run may take its place.
 
     Raises:
         UsageError: OUTPUT_DIR holds another run.
@@ -30,7 +34,37 @@ def check_is_free(config: CfgNode) -> None:
         return
     if config.TRAIN.RESUME and find_states(config.TRAIN.RESUME)[0].resolve() == (folder / LATEST).resolve():
         return
+    if _replaces(config):
+        if _is_replaceable(folder):
+            return
+        raise UsageError(
+            f"{folder}: holds a run that was not started with ON_USED_FOLDER=replace, so it is not replaced; "
+            "remove the folder, or give a new -output_dir"
+        )
     raise UsageError(f"{folder}: holds a run; give a new -output_dir, or go on with it by -resume={folder}")
+
+
+def remove_replaced(config: CfgNode, folder: pathlib.Path) -> None:
+    """Removes what the run left that this one replaces: checkpoints, numbers, curves and log, but nothing else.
+
+    Process 0 does so, once every process has called `check_is_free`.
+    """
+    if dist.rank() > 0 or not _replaces(config) or not _is_replaceable(folder):
+        return
+    names = [f"{name}{suffix}" for name in OWN_CHECKPOINTS for suffix in (WEIGHTS, STATES)]
+    for name in (*names, METRICS, CURVES, log_name(config, "train")):
+        for path in folder.glob(name):
+            path.unlink()
+
+
+def _replaces(config: CfgNode) -> bool:
+    return config.ON_USED_FOLDER == "replace" and not config.TRAIN.RESUME
+
+
+def _is_replaceable(folder: pathlib.Path) -> bool:
+    """Whether the run in a folder was started with ON_USED_FOLDER=replace."""
+    saved = folder / "config.yaml"
+    return saved.is_file() and read_yaml(saved).get("ON_USED_FOLDER") == "replace"
 
 
 def batch_plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:

@@ -89,6 +89,11 @@ def _new_folder(job: str) -> pathlib.Path:
     raise CaitError(f"{stem}: too many runs in one second")
 
 
+def log_name(config: CfgNode, job: str) -> str:
+    """Name of the job's log in its folder."""
+    return config.LOG_NAME or f"log_{job}.txt"
+
+
 def open_job(config: CfgNode, folder: pathlib.Path, job: str, note: str = "") -> logging.Logger:
     """The job's log, its head, and the config beside it; in other processes than the first a log that says nothing.
 
@@ -97,7 +102,7 @@ def open_job(config: CfgNode, folder: pathlib.Path, job: str, note: str = "") ->
     """
     if dist.rank() > 0:
         return open_log(None)
-    log = open_log(folder / f"log_{job}.txt")
+    log = open_log(folder / log_name(config, job))
     save_config(config, folder / ("config.yaml" if job == "train" else f"config_{job}.yaml"))
     log.info("%s with %s, output in %s", job, config.MODEL.NAME, folder)
     versions = {"paddle": paddle, "numpy": np, "pillow": PIL}

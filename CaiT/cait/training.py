@@ -23,12 +23,11 @@ from cait.metrics import plot_learning_curves, write_metrics
 from cait.model import CaiT
 from cait.optim import build_optimizer, freeze, learning_rate, learning_rate_text, scaled_learning_rate
 from cait.precision import Precision, build_precision
-from cait.resume import METRICS, batch_plan, check_is_free, starting_point
+from cait.resume import CURVES, METRICS, batch_plan, check_is_free, remove_replaced, starting_point
 from cait.start import held_folder, open_job, prepare_model
 from cait.teacher import build_teacher, with_teacher
 from cait.watch import StepProfiler, check_visualdl, layer_scale, write_scalars
 
-CURVES = "learning_curves.png"
 BEST_EMA = f"{BEST}_ema"
 
 
@@ -91,6 +90,7 @@ def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     ema = None if config.TRAIN.EMA_DECAY is None else ModelEma(model, config.TRAIN.EMA_DECAY)
     progress, rows, origin = starting_point(config, plan, model, optimizer, ema)
     _start_equal(config, progress, model, ema)
+    remove_replaced(config, folder)
     log = open_job(config, folder, "train", note)
     precision.load(progress.pop("loss_scale", {}))
     run = _Run(config, loaders, normalize, model, optimizer, ema, precision, evaluation, progress, rows, folder, log)
