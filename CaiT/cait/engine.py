@@ -118,7 +118,7 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], 
 
 
 class _StepClock:
-    """Average seconds of reading and of a whole step, and images a second, since the last log line."""
+    """Average seconds of reading and of a whole step, and images a second of this process, since the last log line."""
 
     def __init__(self):
         self.reset()
@@ -140,7 +140,7 @@ class _StepClock:
         self._last = now
 
     def words(self, steps_left: int) -> str:
-        """The words that TIPC's parsers look for."""
+        """The words that TIPC's parsers look for; they multiply `ips` by the number of GPUs."""
         batch = self.batch_seconds / self.steps
         return (
             f"avg_reader_cost: {self.reader_seconds / self.steps:.5f} sec avg_batch_cost: {batch:.5f} sec "
@@ -242,7 +242,7 @@ def train_one_epoch(
         if not overflows:
             grad_norm = norm
             after_step()
-        clock.step_done(images_in_step)
+        clock.step_done(sum(batch.labels.shape[0] for batch in batches))
         images_done += images_in_step
         if step % report_freq == 0 or step == num_steps - 1:
             loss_mean, acc1, _, _ = totals.read(over_processes=True)
