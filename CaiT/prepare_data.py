@@ -65,7 +65,7 @@ def main() -> None:
     lite.add_argument("--num-val", type=positive, default=10)
     for part in ("train", "infer"):
         lite.add_argument(f"--{part}", choices=("sample", "whole"), default="sample", help="whole: links to ImageNet")
-    lite.add_argument("--weights", type=path, help="published weights, without suffix; random ones without them")
+    lite.add_argument("--weights", type=path, help="weights to place there, without suffix; random if missing")
     lite.add_argument(
         "-cfg", type=path, default=HERE / "configs" / "cait_xxs24_224.yaml", help="model of the random weights"
     )

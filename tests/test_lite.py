@@ -2,12 +2,15 @@
 
 import json
 import os
+import pathlib
+import types
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
 
+from cait.data import lite
 from cait.data.dataset import read_list, read_test_list
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.data.lite import write_lite
@@ -112,10 +115,16 @@ def test_only_its_own_folder_is_replaced(imagenet, tmp_path):
     assert (tmp_path / "mine" / "a.txt").read_text() == "keep me"
 
 
-def test_too_many_digits_are_an_error(tmp_path):
-    with pytest.raises(CaitError, match="more than the digits have"):
-        write_lite(tmp_path / "lite", tmp_path / "none", 2000, 10, False, False)
-    assert list(tmp_path.iterdir()) == []
+def test_more_images_than_digits_are_drawn_anew(tmp_path, monkeypatch):
+    """A benchmark of large batches needs more training images than there are scans; none is one of validation."""
+    scans = lite.load_scans()
+    few = types.SimpleNamespace(images=scans.images[:40], target=scans.target[:40])
+    monkeypatch.setattr(lite, "load_scans", lambda: few)
+    monkeypatch.setattr(lite, "FIRST_VALIDATION_DIGIT", 20)
+    write_lite(tmp_path / "lite", tmp_path / "none", 50, 12, False, False)
+    names = read_list(tmp_path / "lite" / "train_list.txt", tmp_path / "lite", 1000).names
+    assert len({pathlib.Path(name).read_bytes() for name in names}) == 50
+    assert len(read_list(tmp_path / "lite" / "val_list.txt", tmp_path / "lite", 1000).names) == 12
 
 
 def tiny():
@@ -132,11 +141,13 @@ def test_stand_in_weights_tell_images_apart(tmp_path):
     assert float((logits[0] - logits[1]).abs().max()) > 0.05
 
 
-def test_published_weights_are_used_where_they_are(tmp_path):
-    (tmp_path / "published.pdparams").write_bytes(b"weights")
+def test_weights_that_are_there_are_named_by_their_path(tmp_path):
+    """Any file may lie there: nothing says that it is the published one."""
+    (tmp_path / "published.pdparams").write_bytes(b"rubbish")
     sentence = place_weights(tmp_path / "published", tmp_path / "weights", tiny)
-    assert "the published weights" in sentence and "RANDOM" not in sentence
-    assert (tmp_path / "weights" / "published.pdparams").read_bytes() == b"weights"
+    target = tmp_path / "weights" / "published.pdparams"
+    assert sentence == f"{target}: the weights at {tmp_path / 'published.pdparams'}"
+    assert target.read_bytes() == b"rubbish"
 
 
 def test_the_command(tiny_yaml, tmp_path):

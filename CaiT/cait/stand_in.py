@@ -1,4 +1,4 @@
-"""Weights that stand in for published ones: random, but with answers that differ from image to image."""
+"""Weights that stand in for trained ones: random, but with answers that differ from image to image."""
 
 import os
 import pathlib
@@ -13,26 +13,26 @@ from cait.model import CaiT
 HEAD_SCALE = 10.0
 
 
-def place_weights(published: str | os.PathLike, folder: pathlib.Path, build: Callable[[], CaiT]) -> str:
-    """Puts the published weights into a folder, by a link, or random ones of that name where there are none.
+def place_weights(weights: str | os.PathLike, folder: pathlib.Path, build: Callable[[], CaiT]) -> str:
+    """Puts weights into a folder, by a link, or random ones of that name where there are none.
 
     Args:
-        published: the file, without its suffix.
+        weights: the file, without its suffix.
         folder: made where needed.
         build: makes the model of the random weights.
 
     Returns:
-        The sentence that says which they are.
+        The sentence that says which they are. A file's name does not tell who trained it, so it names the file.
     """
-    source = pathlib.Path(f"{published}{WEIGHTS}")
+    source = pathlib.Path(f"{weights}{WEIGHTS}")
     target = folder / source.name
     folder.mkdir(parents=True, exist_ok=True)
     if source.is_file():
         target.symlink_to(source.resolve())
-        return f"{target}: the published weights, {source}"
+        return f"{target}: the weights at {source}"
     paddle.seed(0)
     write_stand_in(build(), target)
-    return f"{target}: RANDOM weights, for there are no published ones in {source}; their accuracy means nothing"
+    return f"{target}: RANDOM weights, for there is no {source}; their accuracy means nothing"
 
 
 def write_stand_in(model: CaiT, path: pathlib.Path) -> None:

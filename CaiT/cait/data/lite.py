@@ -92,8 +92,11 @@ def _write_digits(folder: pathlib.Path, num_train: int, num_val: int) -> None:
     """Digit d stands for class d of ImageNet, so that labels, folders and names are real ones."""
     digits, wordnet_ids = load_scans(), imagenet1k_wordnet_ids()
     rng = np.random.default_rng(0)
-    for split, first, count in (("train", 0, num_train), ("valid", FIRST_VALIDATION_DIGIT, num_val)):
-        for number, index in enumerate(_evenly(digits.target, first, count)):
+    for split, first, last, count in (
+        ("train", 0, FIRST_VALIDATION_DIGIT, num_train),
+        ("valid", FIRST_VALIDATION_DIGIT, len(digits.target), num_val),
+    ):
+        for number, index in enumerate(_evenly(digits.target, first, last, count)):
             name = wordnet_ids[digits.target[index]]
             stem = f"{name}_{number + 1}" if split == "train" else f"ILSVRC2012_val_{number + 1:08d}"
             path = folder / split / name / f"{stem}.JPEG"
@@ -102,12 +105,15 @@ def _write_digits(folder: pathlib.Path, num_train: int, num_val: int) -> None:
     write_lists(folder, folder, seed=0, force=True)
 
 
-def _evenly(targets: np.ndarray, first: int, count: int) -> Iterator[int]:
-    """Indices from `first` on, one of each class in turn."""
-    by_class = [first + np.flatnonzero(targets[first:] == label) for label in range(10)]
-    if count > 10 * min(map(len, by_class)):
-        raise CaitError(f"{count} images are more than the digits have; at most {10 * min(map(len, by_class))}")
-    return (int(by_class[number % 10][number // 10]) for number in range(count))
+def _evenly(targets: np.ndarray, first: int, last: int, count: int) -> Iterator[int]:
+    """Indices from `first` up to `last`, one of each class in turn; where they run out they come again.
+
+    Images of one scan still differ, for `_photo_of` gives every image its own size and colours.
+    """
+    by_class = [first + np.flatnonzero(targets[first:last] == label) for label in range(10)]
+    for number in range(count):
+        indices = by_class[number % 10]
+        yield int(indices[number // 10 % len(indices)])
 
 
 def _photo_of(scan: np.ndarray, number: int, rng: np.random.Generator) -> Image.Image:
