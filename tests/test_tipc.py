@@ -79,9 +79,9 @@ BAD_LINES = [
     (2, "model_name:../x", r"line 2: model_name must be a name of letters"),
     (3, "python:null", r"line 3: python must be the name of a Python interpreter, not null"),
     (4, "gpu_list:one", r"line 4: gpu_list must be -1, GPU numbers"),
-    (4, "gpu_list:-1|0", r"line 5: has 1 values for the 2 of gpu_list on line 4"),
+    (5, "DEVICE:cpu|gpu", r"line 5: has 2 values for the 1 of gpu_list on line 4"),
     (5, "DEVICE:tpu", r"line 5: DEVICE must be cpu or gpu"),
-    (6, "AMP:O3", r"line 6: AMP must be null or False or True"),
+    (6, "AMP:O3", r"line 6: AMP must be null or False or True or fp32"),
     (7, "TRAIN.EPOCHS:2", r"line 7: must begin with TRAIN.NUM_EPOCHS: or -epochs:"),
     (7, "TRAIN.NUM_EPOCHS:light=2", r"line 7: unknown mode 'light'; there are lite_train_lite_infer, "),
     (
@@ -104,10 +104,22 @@ BAD_LINES = [
     (40, "inference:null", r"line 40: inference must be a command"),
     (41, "--use_gpu:yes", r"line 41: --use_gpu must be True or False"),
     (43, "--cpu_threads:0", r"line 43: --cpu_threads must be a whole number from 1"),
+    (6, "AMP:null|True", r"line 6: True is mixed precision, which needs a GPU, and -1 of line 4 is run on the CPU"),
+    (42, "--enable_mkldnn:maybe", r"line 42: --enable_mkldnn must be True or False"),
+    (46, "--precision:fp32|fp16", r"line 46: fp16 with --use_gpu=False .* can run on no machine: fp16 needs a GPU"),
+    (46, "--precision:bf16", r"line 46: bf16 with .* --enable_mkldnn=False on line 42 can run on no machine: bf16 on "),
     (46, "--precision:int8", r"line 46: --precision must be fp32 or fp16 or bf16"),
     (51, "", r"line 51: is blank"),
+    (54, "batch_size:null", r"line 54: batch_size must be a whole number from 1"),
     (55, "fp_items:fp8", r"line 55: fp_items must be fp32 or fp16"),
-    (60, "flags:all", r"line 60: flags must be null, or FLAGS_name=value"),
+    (
+        55,
+        "fp_items:fp32|fp16",
+        r"line 55: fp16 is mixed precision, which needs a GPU, and the first row of line 4 is run",
+    ),
+    (57, "--profiler_options:batch_range=[10,20]", r"line 57: must begin with PROFILE_STEPS: or null:"),
+    (59, "model_type:pact_train", r"line 59: the command of pact_train on line 17 is null"),
+    (58, "flags:all", r"line 58: flags must be null, or FLAGS_name=value"),
 ]
 
 
@@ -302,12 +314,12 @@ def test_from_another_folder(stub):
 
 
 def test_skipped_is_not_passed(stub):
-    result = stub(more={6: "AMP:True"})
+    result = stub(more={4: "gpu_list:99", 5: "DEVICE:gpu"})
     assert result.returncode == 77
     assert set(table_of(result).values()) == {"skipped"}
     assert result.stdout.splitlines()[-2] == "0 passed, 0 failed, 10 skipped"
     assert result.stdout.splitlines()[-1].startswith("SKIPPED: ")
-    assert "mixed precision needs a GPU, and this row is for the CPU" in result.stdout
+    assert "needs GPU 99, and PaddlePaddle can use " in result.stdout
     assert all(line.startswith("Not run: command - ") for line in log_of(stub))
 
 
@@ -342,12 +354,12 @@ def test_a_whole_set_that_is_not_there_is_skipped(stub):
     assert result.returncode == 0 and table_of(result)["verify infer_model"] == "passed"
 
 
-def test_whole_modes_need_published_weights(stub):
+def test_whole_modes_need_weights(stub):
     for mode, train in (("whole_infer", "sample"), ("whole_train_whole_infer", "whole")):
         contents = {"train": train, "infer": "whole", "missing": {}}
         (stub.folder / "data" / "contents.json").write_text(json.dumps(contents))
         result = stub(mode, more={37: "infer_model:nowhere/cait_xxs24_224"})
-        assert result.returncode == 77 and "there are no published weights, nowhere/cait_xxs24_224" in result.stdout
+        assert result.returncode == 77 and "there are no weights nowhere/cait_xxs24_224.pdparams (" in result.stdout
         assert set(table_of(result).values()) == {"skipped"}
         result = stub(mode)
         assert result.returncode == 0, result.stdout
@@ -357,14 +369,16 @@ def test_whole_modes_need_published_weights(stub):
 
 
 def test_the_benchmark(stub):
-    result = stub("benchmark_train", script="benchmark_train.sh", more={6: "AMP:null"})
+    rows = {4: "gpu_list:99|-1", 5: "DEVICE:auto|cpu", 55: "fp_items:fp32|fp16"}
+    assert stub("benchmark_train", script="benchmark_train.sh", more=rows).returncode == 77
+    result = stub("benchmark_train", script="benchmark_train.sh")
     assert result.returncode == 0, result.stdout + result.stderr
     table = table_of(result)
     assert table["speed stub_bs4_fp32_DP_N1C1"] == table["speed stub_bs8_fp32_DP_N1C1"] == "passed"
-    assert table["train stub_bs4_fp16_DP_N1C1"] == table["speed stub_bs4_fp16_DP_N1C1"] == "skipped"
     figures = json.loads((stub.output / "benchmark_train" / "stub_bs8_fp32_DP_N1C1_speed.json").read_text())
     assert (figures["ips"], figures["batch_size"], figures["convergence_value"]) == (11.5, 8, 1.5)
     assert "DATA.BATCH_SIZE=8 -o DATA.NUM_WORKERS=2" in result.stdout
+    assert int(figures["model_run_time"]) >= 0
 
 
 def test_one_combination_of_the_benchmark(stub):

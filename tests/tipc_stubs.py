@@ -77,7 +77,9 @@ def write_stubs(folder):
     """Writes the scripts and data that look prepared; returns replacements of the shipped file's lines, by number."""
     data = folder / "data"
     (data / "weights").mkdir(parents=True)
-    (data / "weights" / "start.pdparams").write_bytes(b"start")
+    (folder / "released").mkdir()
+    for place in (data / "weights", folder / "released"):
+        (place / "start.pdparams").write_bytes(b"start")
     (data / "contents.json").write_text('{"train": "sample", "infer": "sample", "missing": {}}')
     (data / "test_list.txt").write_text("".join(f"infer/img{number}.png {2 * number}\n" for number in range(3)))
     for name, text in (("main", MAIN), ("export", EXPORT), ("infer", INFER)):
@@ -89,7 +91,7 @@ def write_stubs(folder):
         16: f"norm_train:'{folder}/main.py' -o",
         24: f"eval:'{folder}/main.py' 'IMAGES={data}/infer' -eval -o",
         30: f"norm_export:'{folder}/export.py'",
-        37: f"infer_model:{data}/weights/start",
+        37: f"infer_model:{folder}/released/start",
         38: f"infer_export:'{folder}/export.py'",
         40: f"inference:'{folder}/infer.py'",
         43: "--cpu_threads:1",

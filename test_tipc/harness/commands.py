@@ -12,38 +12,12 @@ The model's own predictions, which inference is compared with, come from the eva
 and 8=SAVE/pred behind it.
 """
 
-import itertools
 import pathlib
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from harness.devices import why_not_infer
 from harness.parameters import Parameters
-
-
-class Row(NamedTuple):
-    """One of the alternatives of lines 4 and 5, with one of line 6."""
-
-    gpus: str
-    device: str
-    autocast: str
-
-    @property
-    def numbers(self) -> str:
-        """GPU numbers without the hosts."""
-        return self.gpus.rpartition(";")[2]
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """Of the environment: a single process shall see its own GPU alone."""
-        return {} if self.gpus == "-1" else {"CUDA_VISIBLE_DEVICES": self.numbers}
-
-
-def rows(parameters: Parameters) -> Iterator[Row]:
-    """All rows of a file."""
-    for gpus, device in zip(parameters.values(4), parameters.values(5)):
-        for autocast in parameters.values(6):
-            yield Row(gpus, device, autocast or "null")
+from harness.rows import Row, inference_rows
 
 
 def train_words(parameters: Parameters, row: Row, line: int, save: pathlib.Path, epochs: str, batch: str) -> list[str]:
@@ -78,24 +52,17 @@ def inference_commands(
 ) -> Iterator[tuple[str, list[str], str, str]]:
     """Every configuration of lines 41 to 46: name of its log, command, why it cannot run here, precision."""
     head = [parameters.value(3), *parameters.words(40)]
-    for use_gpu in parameters.values(41):
-        # Of the lines that a device does not use, only the first value counts.
-        on_gpu = use_gpu == "True"
-        of_cpu = slice(1) if on_gpu else slice(None)
-        mkldnns, threads = parameters.values(42)[of_cpu], parameters.values(43)[of_cpu]
-        tensorrts = parameters.values(45) if on_gpu else parameters.values(45)[:1]
-        for mkldnn, number, tensorrt, batch, precision in itertools.product(
-            mkldnns, threads, tensorrts, parameters.values(44), parameters.values(46)
-        ):
-            if on_gpu:
-                name = f"python_infer_gpu_usetrt_{tensorrt}_precision_{precision}_batchsize_{batch}"
-                middle = parameters.pair(45, tensorrt) + parameters.pair(46, precision)
-                end = parameters.pair(44, batch)
-            else:
-                name = f"python_infer_cpu_usemkldnn_{mkldnn}_threads_{number}_precision_{precision}_batchsize_{batch}"
-                middle = parameters.pair(42, mkldnn) + parameters.pair(43, number)
-                end = parameters.pair(44, batch) + parameters.pair(46, precision)
-            words = head + parameters.pair(41, use_gpu) + middle + parameters.pair(47, bundle) + end
-            words += parameters.pair(48, images) + parameters.pair(50)
-            reason = why_not_infer(on_gpu, mkldnn == "True", precision, on_gpu and tensorrt == "True")
-            yield name, words, reason, precision
+    for row in inference_rows(parameters):
+        number, precision = row.threads, row.precision
+        if row.on_gpu:
+            name = f"python_infer_gpu_usetrt_{row.tensorrt}_precision_{precision}_batchsize_{row.batch_size}"
+            middle = parameters.pair(45, row.tensorrt) + parameters.pair(46, precision)
+            end = parameters.pair(44, row.batch_size)
+        else:
+            name = f"python_infer_cpu_usemkldnn_{row.mkldnn}_threads_{number}_precision_{precision}"
+            name += f"_batchsize_{row.batch_size}"
+            middle = parameters.pair(42, row.mkldnn) + parameters.pair(43, number)
+            end = parameters.pair(44, row.batch_size) + parameters.pair(46, precision)
+        words = head + parameters.pair(41, row.use_gpu) + middle + parameters.pair(47, bundle) + end
+        words += parameters.pair(48, images) + parameters.pair(50)
+        yield name, words, why_not_infer(row.engine), precision

@@ -2,25 +2,27 @@
 
 import json
 import pathlib
+import re
 import shlex
 from typing import NamedTuple
 
 from cait.errors import UsageError
 from cait.files import read_text
 from harness import ROOT
-from harness.parameters import Parameters
+from harness.parameters import TRAINERS, Parameters
+from harness.rows import rows
 
 CONTENTS = "contents.json"  # as cait.data.lite writes it, which needs more than the harness
+WEIGHTS = "weights"  # subfolder of the data that `prepare.sh` puts weights into
+SPEED_STEPS = 16  # of an epoch of the benchmark: collectors leave out the first 2, and 5 at either end of the others
 
 
 class Need(NamedTuple):
-    """What a mode needs: the sample or the whole of the training and the inference set, and published weights."""
+    """What a mode needs: the sample or the whole of the training and the inference set, and trained weights."""
 
     train: str
     infer: str
-    published_weights: bool
-    num_train: int = 20
-    num_val: int = 10
+    trained_weights: bool
 
 
 NEEDS = {
@@ -28,8 +30,9 @@ NEEDS = {
     "lite_train_whole_infer": Need("sample", "whole", False),
     "whole_train_whole_infer": Need("whole", "whole", True),
     "whole_infer": Need("sample", "whole", True),
-    "benchmark_train": Need("sample", "sample", False, num_train=48),
+    "benchmark_train": Need("sample", "sample", False),
 }
+NUM_TRAIN, NUM_VAL = 20, 10  # images of the sample
 
 
 def data_folder(parameters: Parameters) -> pathlib.Path:
@@ -37,16 +40,41 @@ def data_folder(parameters: Parameters) -> pathlib.Path:
     return pathlib.Path(parameters.value(12)).parent
 
 
+def lite_command(python: str, folder: pathlib.Path, weights: pathlib.Path, export: list[str]) -> list[str]:
+    """The command that makes a small data set, and places the weights `CaiT/<name>` where `weights` lie in it.
+
+    Args:
+        export: the words of a command that names the model.
+    """
+    words = [python, "CaiT/prepare_data.py", "lite", f"--output={folder}"]
+    if weights.parent == folder / WEIGHTS:
+        words += [f"--weights={origin_of(weights, folder)}", *(word for word in export if word.startswith("-cfg"))]
+    return words
+
+
+def origin_of(weights: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Where weights, without suffix, come from: `CaiT/<name>` for those that `prepare.sh` places in its folder."""
+    return pathlib.Path("CaiT") / weights.name if weights.parent == folder / WEIGHTS else weights
+
+
 def prepare_command(parameters: Parameters, mode: str) -> list[str]:
     """The command that makes the data set of a mode."""
     need, folder = NEEDS[mode], data_folder(parameters)
-    words = [parameters.value(3), "CaiT/prepare_data.py", "lite", f"--output={folder}"]
-    words += [f"--num-train={need.num_train}", f"--num-val={need.num_val}"]
-    words += [f"--train={need.train}", f"--infer={need.infer}"]
-    start, published = pathlib.Path(parameters.value(10) or "."), parameters.value(37)
-    if published and start.parent == folder / "weights" and start.name == pathlib.Path(published).name:
-        words += [f"--weights={published}", *(word for word in parameters.words(30) if word.startswith("-cfg"))]
-    return words
+    start = pathlib.Path(parameters.value(10) or parameters.value(37) or ".")
+    words = lite_command(parameters.value(3), folder, start, parameters.words(30))
+    num_train = images_for_speed(parameters) if mode == "benchmark_train" else NUM_TRAIN
+    words += [f"--num-train={num_train}", f"--num-val={NUM_VAL}"]
+    return words + [f"--train={need.train}", f"--infer={need.infer}"]
+
+
+def images_for_speed(parameters: Parameters) -> int:
+    """Training images that give every batch size of line 54, on every row, SPEED_STEPS steps an epoch."""
+    if not parameters.has_benchmark:
+        return NUM_TRAIN
+    command = parameters.value(TRAINERS[parameters.value(59)])
+    started = re.search(r"--nproc_per_node[ =](\d+)", command)
+    processes = [len(row.numbers.split(",")) for row in rows(parameters)] + ([int(started[1])] if started else [])
+    return SPEED_STEPS * max(map(int, parameters.values(54))) * max(processes)
 
 
 def missing_for(parameters: Parameters, mode: str) -> dict[str, str]:
@@ -61,11 +89,11 @@ def missing_for(parameters: Parameters, mode: str) -> dict[str, str]:
         command = shlex.join(["bash", "test_tipc/prepare.sh", str(parameters.path), mode])
         raise UsageError(f"{folder}: holds no data for {mode}; make it first: {command}")
     missing = dict(contents.get("missing", {}))
-    published = parameters.value(37)
     if mode == "whole_infer":  # where there is no ImageNet, on the sample, and without the check of the accuracy
         missing = {"accuracy": missing["infer"]} if missing else {}
-    if need.published_weights and not (ROOT / f"{published}.pdparams").is_file():
-        reason = f"there are no published weights, {published}.pdparams (convert_weights.py fetches them)"
+    weights = origin_of(pathlib.Path(parameters.value(37)), folder)
+    if need.trained_weights and not (ROOT / f"{weights}.pdparams").is_file():
+        reason = f"there are no weights {weights}.pdparams (convert_weights.py fetches the published ones)"
         missing = {part: missing.get(part, reason) for part in ("train", "infer")}
     return missing
 

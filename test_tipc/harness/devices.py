@@ -2,6 +2,9 @@
 
 import functools
 
+from cait.deploy.engine_kind import Engine, why_never
+from harness.rows import Row, is_amp
+
 
 @functools.cache
 def num_gpus() -> int:
@@ -13,26 +16,20 @@ def num_gpus() -> int:
     return paddle.device.cuda.device_count() if has_gpu() else 0
 
 
-def is_amp(autocast: str) -> bool:
-    """Whether a value of line 6 asks for mixed precision."""
-    return autocast not in ("null", "", "False", "fp32")
-
-
-def why_not_train(gpus: str, device: str, autocast: str) -> str:
-    """Why training cannot run on `gpus` (a row of line 4), as `device`, with that autocast; empty if it can."""
-    on_cpu = gpus == "-1" and device != "gpu"
-    if on_cpu:
-        return "mixed precision needs a GPU, and this row is for the CPU" if is_amp(autocast) else ""
-    numbers = [int(number) for number in gpus.rpartition(";")[2].split(",")]
+def why_not_train(row: Row) -> str:
+    """Why a row of training cannot run here; empty if it can."""
+    if row.is_on_cpu or (row.gpus == "-1" and row.device != "gpu"):
+        return "mixed precision needs a GPU, and this row is for the CPU" if is_amp(row.autocast) else ""
+    numbers = [int(number) for number in row.numbers.split(",")]
     if num_gpus() <= max(numbers):
         return f"needs GPU {max(numbers)}, and PaddlePaddle can use {num_gpus() or 'none'} here"
     return ""
 
 
-def why_not_infer(use_gpu: bool, mkldnn: bool, precision: str, tensorrt: bool) -> str:
-    """Why inference cannot run so; empty if it can."""
-    if not use_gpu and precision == "fp32":
-        return ""
-    from cait.deploy.inference_engine import Engine, why_not
+def why_not_infer(engine: Engine) -> str:
+    """Why inference cannot run so here; empty if it can."""
+    if not engine.use_gpu and engine.precision == "fp32":
+        return why_never(engine)
+    from cait.deploy.inference_engine import why_not
 
-    return why_not(Engine(use_gpu, mkldnn, precision=precision, tensorrt=tensorrt))
+    return why_not(engine)

@@ -4,6 +4,7 @@ import pathlib
 
 from cait.deploy.onnx_file import missing_tools
 from harness import ROOT, TIPC
+from harness.data import lite_command
 from harness.parameters import LineFile, Rule
 from harness.steps import Step, exported, inferred, predicted
 
@@ -36,10 +37,7 @@ class OnnxParameters(LineFile):
 def onnx_prepare_command(parameters: OnnxParameters) -> list[str]:
     """The command that makes the images and weights of the chain."""
     weights, folder = pathlib.Path(parameters.value(5)), pathlib.Path(parameters.value(10)).parent
-    words = [parameters.value(3), "CaiT/prepare_data.py", "lite", f"--output={folder}"]
-    if weights.parent == folder / "weights":
-        words += [f"--weights=CaiT/{weights.name}", *(word for word in parameters.words(4) if word.startswith("-cfg"))]
-    return words
+    return lite_command(parameters.value(3), folder, weights, parameters.words(4))
 
 
 def onnx_steps(parameters: OnnxParameters, output: pathlib.Path) -> list[Step]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cait.errors import UsageError
 from cait.files import read_text
+from harness.rows import impossible_rows, is_amp
 
 MODES = ("lite_train_lite_infer", "lite_train_whole_infer", "whole_train_whole_infer", "whole_infer", "benchmark_train")
 TRAINERS = {"norm_train": 16, "pact_train": 17, "fpgm_train": 18, "distill_train": 19, "to_static_train": 20}
@@ -43,7 +44,7 @@ RULES: dict[int, Rule] = {
     3: Rule(("python",), r"\S+", "the name of a Python interpreter"),
     4: Rule(("gpu_list",), rf"{_DEVICES}(?:\|{_DEVICES})*", "-1, GPU numbers, or hosts;GPU numbers, with | between"),
     5: Rule(("DEVICE", "null"), *_choices("cpu", "gpu", "auto", "null")),
-    6: Rule(("AMP", "-amp", "null"), *_choices("null", "False", "True")),
+    6: Rule(("AMP", "-amp", "null"), *_choices("null", "False", "True", "fp32", "fp16", "amp")),
     7: Rule(("TRAIN.NUM_EPOCHS", "-epochs"), r"[1-9]\d*", "a whole number from 1", by_mode=True),
     8: Rule(("OUTPUT_DIR", "-output_dir")),
     9: Rule(("DATA.BATCH_SIZE", "-batch_size"), r"[1-9]\d*", "a whole number from 1", by_mode=True),
@@ -84,14 +85,31 @@ RULES: dict[int, Rule] = {
     54: Rule(("batch_size",), *_INTEGERS),
     55: Rule(("fp_items",), *_choices("fp32", "fp16")),
     56: Rule(("epoch",), r"[1-9]\d*", "a whole number from 1"),
-    57: Rule(("model_type",), r"\w+", "a word"),
-    58: Rule(("num_workers",), r"\d+|null", "a whole number from 0, or null"),
-    59: Rule(("--profiler_options",), r"null", "null: this project's training has no profiler options"),
-    60: Rule(("flags",), r"null|FLAGS_\w+=[^;=]+(?:;FLAGS_\w+=[^;=]+)*", "null, or FLAGS_name=value with ; between"),
+    57: Rule(("PROFILE_STEPS", "null"), r"[1-9]\d*", "a whole number from 1"),
+    58: Rule(("flags",), r"FLAGS_\w+=[^;=]+(?:;FLAGS_\w+=[^;=]+)*", "null, or FLAGS_name=value with ; between"),
+    59: Rule(("model_type",), *_choices(*TRAINERS)),
+    60: Rule(("num_workers",), r"\d+", "a whole number from 0, or null"),
 }
 HEADERS = {1: "train_params", 23: "eval_params", 27: "infer_params", 53: "train_benchmark_params"}
 FILLERS = (14, 22, 26)
-NEVER_NULL = (2, 3, 4, 7, 9, 11, 12, 15, 24, 40, 41, 48)  # of the others, null leaves the word or step out
+NEVER_NULL = (
+    2,
+    3,
+    4,
+    7,
+    9,
+    11,
+    12,
+    15,
+    24,
+    40,
+    41,
+    48,
+    54,
+    55,
+    56,
+    59,
+)  # of the others, null leaves the word or step out
 KEY_LINES = (5, 6, 7, 8, 9, 10)  # keys of the training script
 
 
@@ -221,8 +239,10 @@ class Parameters(LineFile):
     lengths = (CHAIN_LINES, ALL_LINES)
 
     def _check_together(self) -> None:
-        if len(self.values(4)) != len(self.values(5)):
+        if len(self.values(5)) not in (1, len(self.values(4))):
             self._fail(5, f"has {len(self.values(5))} values for the {len(self.values(4))} of gpu_list on line 4")
+        for number, reason in impossible_rows(self, self.values(55) if self.has_benchmark else ()):
+            self._fail(number, reason)
         for number in (*TRAINERS.values(), 24, *range(30, 36), 38, 40):
             try:
                 self.words(number)
@@ -238,8 +258,16 @@ class Parameters(LineFile):
                     form = "a KEY without a dash" if takes_bare_words else "a flag with a dash"
                     has = "has" if takes_bare_words else "has no"
                     self._fail(line, f"{self.key(line)} must be {form}: the command on line {number} {has} -o")
+        if self.has_benchmark:
+            self._check_benchmark()
         if "-eval" not in self.words(24):
             self._fail(24, "must have the word -eval; prediction is run with -pred in its place")
+
+    def _check_benchmark(self) -> None:
+        if self.key(6) == "null" and (item := next(filter(is_amp, self.values(55)), None)):
+            self._fail(55, f"{item} is mixed precision, but line 6 has no key for it")
+        if not self.words(TRAINERS[self.value(59)]):
+            self._fail(59, f"the command of {self.value(59)} on line {TRAINERS[self.value(59)]} is null")
 
     @property
     def has_benchmark(self) -> bool:

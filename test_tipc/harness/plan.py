@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from cait.errors import UsageError
 from harness import ROOT, TIPC
-from harness.commands import Row, eval_words, export_words, inference_commands, pred_words, rows, train_words
+from harness.commands import eval_words, export_words, inference_commands, pred_words, train_words
 from harness.data import data_folder, missing_for
-from harness.devices import is_amp, why_not_train
+from harness.devices import why_not_train
 from harness.parameters import EXPORT_OF, TRAINERS, Parameters
+from harness.rows import Row, rows
 from harness.steps import Step, evaluated, exported, inferred, predicted, trained
 
 PUBLISHED_TOP1 = {"cait_xxs24_224": 0.7840}  # of the official weights on the validation set (timm's results)
@@ -80,7 +81,7 @@ def _chain_steps(
         train,
         train_words(parameters, row, line, save, epochs, batch),
         output / f"{name}.log",
-        skip=missing.get("train", "") or why_not_train(*row),
+        skip=missing.get("train", "") or why_not_train(row),
         left_undone=trained(ROOT / save, checkpoint, int(epochs)),
         variables=row.variables,
     )
@@ -191,9 +192,7 @@ def _inference_steps(
 def _speed_steps(parameters: Parameters, output: pathlib.Path, missing: dict[str, str], wanted: str) -> Iterator[Step]:
     if not parameters.has_benchmark:
         raise UsageError(f"{parameters.path}: line 52: missing; benchmark_train needs lines 52 to 60")
-    epochs, name, flags = parameters.value(56), parameters.value(57), parameters.value(60)
-    if not parameters.words(TRAINERS.get(name, 17)):
-        raise UsageError(f"{parameters.path}: line 57: model_type must be a trainer of lines 16 to 20, not {name!r}")
+    epochs, flags, name = parameters.value(56), parameters.value(58), parameters.value(59)
     row = next(rows(parameters))
     combinations = list(itertools.product(parameters.values(54), parameters.values(55)))
     if wanted:
@@ -205,23 +204,22 @@ def _speed_steps(parameters: Parameters, output: pathlib.Path, missing: dict[str
             row = row._replace(gpus=",".join(map(str, range(int(match[3])))), device="gpu")
     for batch, item in combinations:
         chosen = row._replace(autocast="null" if item == "fp32" else "True")
-        if is_amp(chosen.autocast) and parameters.key(6) == "null":
-            raise UsageError(f"{parameters.path}: line 6: null, but fp_items on line 55 has {item}")
         cards = len(chosen.numbers.split(","))
         run = f"{parameters.value(2)}_bs{batch}_{item}_DP_N1C{cards}"
         save, log = output / run, output / f"{run}.log"
         words = train_words(parameters, chosen, TRAINERS[name], save, epochs, batch)
-        if parameters.value(58):
-            words += ["-o", f"DATA.NUM_WORKERS={parameters.value(58)}"]
+        if parameters.value(60):
+            words += ["-o", f"DATA.NUM_WORKERS={parameters.value(60)}"]
         yield Step(
             f"train {run}",
             words,
             log,
-            skip=missing.get("train", "") or why_not_train(*chosen),
+            skip=missing.get("train", "") or why_not_train(chosen),
             left_undone=trained(ROOT / save, parameters.value(11), int(epochs)),
             variables=chosen.variables | dict(flag.split("=", 1) for flag in flags.split(";") if flag),
         )
         words = [parameters.value(3), TIPC, "speed", f"--log={log}", f"--output={output}/{run}_speed.json"]
         words += [f"--model-name={parameters.value(2)}", f"--batch-size={batch}", f"--fp-item={item}"]
         words += [f"--device-num=N1C{cards}"]
-        yield Step(f"speed {run}", words, output / f"{run}_speed.txt", needs=(f"train {run}",), proves=True)
+        result, train = output / f"{run}_speed.txt", f"train {run}"
+        yield Step(f"speed {run}", words, result, needs=(train,), proves=True, timing_of=train)

@@ -69,11 +69,16 @@ class Runner:
         """Seconds, result, and why it failed or what it said. Neither an older log nor older files count."""
         log = ROOT / step.log
         log.parent.mkdir(parents=True, exist_ok=True)
+        variables = os.environ | step.variables
+        if step.timing_of:
+            variables["model_run_time"] = next(
+                str(round(seconds)) for earlier, seconds, *_ in self.results if earlier.name == step.timing_of
+            )
         started = time.monotonic()
         with open(log, "wb") as file:  # of a process that runs for long: to be read while it grows
             try:
                 code = subprocess.run(
-                    step.words, cwd=ROOT, env=os.environ | step.variables, stdout=file, stderr=subprocess.STDOUT
+                    step.words, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT
                 ).returncode
             except OSError as error:
                 return 0.0, FAILED, f"{step.words[0]}: cannot be started ({error.strerror})"

@@ -26,6 +26,7 @@ class Step:
         left_undone: says what is missing of that which the command must leave; empty if nothing is.
         variables: environment variables beside those that are there.
         proves: whether the run is worth nothing without it.
+        timing_of: a step whose seconds the command finds in the variable `model_run_time`.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Step:
     left_undone: Callable[[], str] = lambda: ""
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
     proves: bool = False
+    timing_of: str = ""
 
     @property
     def command(self) -> str:
