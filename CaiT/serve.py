@@ -48,7 +48,7 @@ def main() -> None:
     from cait.deploy.inference_engine import Engine
     from cait.deploy.predictor import Predictor
     from cait.deploy.samples import read_samples
-    from cait.deploy.service import FORMATS, Service
+    from cait.deploy.service import Service
     from cait.deploy.service_metrics import ServiceMetrics
     from cait.device import has_gpu
 
@@ -59,7 +59,7 @@ def main() -> None:
     how = {"max_batch_size": args.max_batch, "fused": not args.no_fused_ops}
     predictor = Predictor(args.model_dir, Engine(use_gpu, True, args.cpu_threads, args.precision, **how))
     print(predictor.program, file=sys.stderr)
-    read = classify.Reader(predictor.description, args.exif, args.max_pixels or classify.MAX_PIXELS, FORMATS)
+    read = classify.Reader(predictor.description, args.exif, args.max_pixels or classify.MAX_PIXELS)
     metrics = ServiceMetrics(predictor.description)
     service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue)
     service.warm_up()

@@ -17,7 +17,7 @@ import numpy as np
 from cait.deploy import server, server_run
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
 from cait.deploy.classify import Reader
-from cait.deploy.service import FORMATS, Service
+from cait.deploy.service import Service
 from cait.deploy.service_metrics import ServiceMetrics
 from conftest import ROOT
 from serve_load import form
@@ -57,7 +57,7 @@ def served(max_batch=2, max_queue=8, message_seconds=10.0, predictor=None, **set
     """A service in this process: its address, its predictor, the service and the server."""
     predictor = predictor or FakePredictor()
     metrics = ServiceMetrics(predictor.description)
-    read = Reader(predictor.description, True, 10_000, FORMATS)
+    read = Reader(predictor.description, True, 10_000)
     service = Service(predictor, read, metrics, max_batch, 0.0, max_queue)
     app = server.create_app(service, server.Settings(**SETTINGS | settings), exif=True)
     listener = server_run.open_socket("127.0.0.1", 0)

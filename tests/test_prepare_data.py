@@ -105,7 +105,9 @@ def test_lists_repeat_with_the_seed_and_are_not_overwritten(imagenet, tmp_path):
     assert lines_of(shuffled) == first
 
 
-def test_flat_validation_with_the_devkit(imagenet, tmp_path):
+@pytest.fixture
+def truth(imagenet):
+    """The devkit's ground truth, for images 1 to 4 of the classes 999, 7, 7, 3."""
     savemat = pytest.importorskip("scipy.io").savemat
     flat_validation(imagenet)
     data = imagenet / "ILSVRC2012_devkit_t12" / "data"
@@ -114,16 +116,63 @@ def test_flat_validation_with_the_devkit(imagenet, tmp_path):
     for row, (number, index) in enumerate([(1, 7), (2, 3), (3, 999)]):
         synsets[row] = (number, IDS[index])
     savemat(data / "meta.mat", {"synsets": synsets})
-    truth = data / "ILSVRC2012_validation_ground_truth.txt"
-    for wrong, words in (("3\n1\nx\n2\n", "line 3 must be"), ("1\n", "has 1 lines for 4 validation images")):
-        truth.write_text(wrong)
-        with pytest.raises(CaitError, match=words):
-            write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
-    truth.write_text("3\n1\n1\n2\n")
-    write_lists(imagenet, tmp_path / "txt", seed=0, force=False)
-    lines = lines_of(tmp_path / "txt" / "val_list.txt")
-    assert [line.split()[1] for line in lines] == ["999", "7", "7", "3"]
-    assert lines[0].startswith("val/ILSVRC2012_val_00000001.JPEG ")
+    path = data / "ILSVRC2012_validation_ground_truth.txt"
+    path.write_text("3\n1\n1\n2\n")
+    return path
+
+
+def validation_labels(imagenet, tmp_path):
+    """Labels by the number of the image, and the notes on what is missing."""
+    notes = []
+    write_lists(imagenet, tmp_path / "txt", seed=0, force=True, note=notes.append)
+    lines = [line.rsplit(maxsplit=1) for line in lines_of(tmp_path / "txt" / "val_list.txt")]
+    return {int(name[-13:-5]): int(label) for name, label in lines}, notes
+
+
+def test_flat_validation_with_the_devkit(imagenet, truth, tmp_path):
+    assert validation_labels(imagenet, tmp_path) == ({1: 999, 2: 7, 3: 7, 4: 3}, [])
+    assert lines_of(tmp_path / "txt" / "val_list.txt")[0].startswith("val/ILSVRC2012_val_00000001.JPEG ")
+    truth.write_text("3\n1\nx\n2\n")
+    with pytest.raises(CaitError, match="line 3 must be"):
+        validation_labels(imagenet, tmp_path)
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3, 4])
+def test_a_missing_validation_image_moves_no_label(imagenet, truth, tmp_path, gone):
+    (imagenet / "val" / f"ILSVRC2012_val_{gone:08d}.JPEG").unlink()
+    labels, notes = validation_labels(imagenet, tmp_path)
+    assert labels == {number: label for number, label in {1: 999, 2: 7, 3: 7, 4: 3}.items() if number != gone}
+    assert notes == [
+        f"{imagenet / 'val'}: holds 3 of the 4 images of {truth.name}; ILSVRC2012_val_{gone:08d} is missing first"
+    ]
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2012_val_00000005.JPEG", "holiday.JPEG", "ILSVRC2012_val_3.JPEG"])
+def test_a_foreign_validation_image_is_an_error_even_in_place_of_another(imagenet, truth, tmp_path, name):
+    (imagenet / "val" / "ILSVRC2012_val_00000003.JPEG").rename(imagenet / "val" / name)
+    with pytest.raises(CaitError, match=f"1 images are none that .*{truth.name} has a label for, the first: {name}"):
+        validation_labels(imagenet, tmp_path)
+    assert not (tmp_path / "txt").exists()
+
+
+def test_hidden_things_and_other_files_are_in_no_list(imagenet, truth, tmp_path):
+    class_folder = imagenet / "train" / IDS[213]
+    hidden = ("._a.JPEG", "@eaDir/a.JPEG", "Thumbs.db", ".b.JPEG")
+    for folder in (class_folder, imagenet / "train", imagenet / "val"):
+        for name in hidden:
+            touch(folder / name)
+    touch(imagenet / "train" / "__MACOSX" / IDS[213] / "a.JPEG")
+    touch(class_folder / "notes.doc")
+    touch(class_folder / "photo.jfif")
+    (imagenet / "train" / IDS[5]).mkdir()
+    labels, notes = validation_labels(imagenet, tmp_path)
+    assert set(labels) == {1, 2, 3, 4}
+    train = lines_of(tmp_path / "txt" / "train_list.txt")
+    assert len(train) == 13 and f"train/{IDS[213]}/photo.jfif 213" in train
+    assert notes == [
+        f"{imagenet / 'train'}: 1 files are no images and are left out (1 .doc), the first: {class_folder}/notes.doc",
+        f"1 folders of classes hold no images, the first: {imagenet / 'train' / IDS[5]}",
+    ]
 
 
 def test_flat_validation_with_kaggles_solution(imagenet, tmp_path):

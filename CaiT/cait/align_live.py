@@ -10,9 +10,9 @@ from cait.align import ALPHA, MIXED, MIXED_TARGETS, NORMALISED, SCHEDULES, SMOOT
 from cait.align_golden import golden_images, golden_tensor
 from cait.checkpoint import set_tensors
 from cait.convert import check_tensors, swap_layout
-from cait.data.image_files import IMAGE_ERRORS, unreadable
+from cait.data.decoding import open_image, reading
 from cait.data.transforms import EvalTransform
-from cait.errors import CaitError, UsageError
+from cait.errors import UsageError
 from cait.exchange import read_any
 from cait.model import CaiT
 
@@ -76,11 +76,8 @@ class LiveReference:
             return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype="uint8")) for w, h in PICTURE_SIZES]
         pictures = []
         for file in self.files[:MAX_PICTURES]:
-            try:
-                with Image.open(file) as picture:
-                    pictures.append(picture.convert("RGB"))
-            except IMAGE_ERRORS as error:
-                raise CaitError(unreadable(file, error)) from error
+            with reading(file), open_image(file) as picture:
+                pictures.append(picture.convert("RGB"))
         return pictures
 
     def images(self) -> np.ndarray:

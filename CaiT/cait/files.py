@@ -53,6 +53,10 @@ def read_text(path: str | os.PathLike) -> str:
     Raises:
         CaitError: the file is missing, unreadable or not UTF-8; the message names it and its likely encoding.
     """
+    return _decoded(path).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(path: str | os.PathLike) -> str:
     try:
         data = pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -63,7 +67,7 @@ def read_text(path: str | os.PathLike) -> str:
         raise CaitError(f"{path}: not a UTF-8 text file (byte {error.start}){_advice_on_encoding(data)}") from error
     if "\0" in text:
         raise CaitError(f"{path}: not a UTF-8 text file (byte {data.index(0)} is zero){_advice_on_encoding(data)}")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
 def cannot_be_read(path: str | os.PathLike, error: OSError) -> CaitError:
@@ -132,6 +136,18 @@ def user_path(path: str | os.PathLike) -> str:
     if not name and (expanded == text or os.environ.get("HOME") == ""):
         raise UsageError(f"{text}: this user has no home directory; write the path without ~, or set HOME")
     return expanded
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    r"""The lines of a UTF-8 text file, which end at `\n` or `\r\n` alone.
+
+    `str.splitlines` also splits at U+2028, vertical tabs and others, which may stand in the name of a file.
+
+    Raises:
+        CaitError: as for `read_text`.
+    """
+    *lines, last = _decoded(path).split("\n")
+    return [line.removesuffix("\r") for line in (*lines, *([last] if last else []))]
 
 
 def user_cache() -> pathlib.Path:

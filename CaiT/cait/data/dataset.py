@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import pickle
-import re
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -14,10 +13,12 @@ import paddle
 from PIL import Image
 
 from cait.data.augment import RandomErasing
+from cait.data.decoding import IMAGE_MODES, UnreadableImage, in_mode, open_image, reading
 from cait.data.fast import FastTrainTransform
-from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable
+from cait.data.image_files import Listing, class_entries, holds_image, images_of, list_images, to_stderr
+from cait.data.list_files import read_labelled, read_paths
 from cait.errors import CaitError
-from cait.files import check_readable, read_text
+from cait.files import check_readable
 
 NO_LABEL = -1
 
@@ -25,7 +26,8 @@ NO_LABEL = -1
 class Source(Protocol):
     """Images by index: `names` for messages and results, `labels` (NO_LABEL: not known), `open`, and the file's bytes.
 
-    `encoded` gives None where an image comes from no file of its own.
+    `open` is called within `cait.data.decoding.reading`. `encoded` gives None where an image comes from no file of its
+    own.
     """
 
     names: list[str]
@@ -44,7 +46,7 @@ class FileSource:
     labels: list[int]
 
     def open(self, index: int) -> Image.Image:
-        return Image.open(self.names[index])
+        return open_image(self.names[index])
 
     def encoded(self, index: int) -> bytes:
         return pathlib.Path(self.names[index]).read_bytes()
@@ -66,80 +68,93 @@ class ArraySource:
 
 
 def read_list(path: pathlib.Path, root: pathlib.Path, num_classes: int) -> FileSource:
-    """A list file of lines `relative/path label`; the label is the last word, so paths may hold blanks.
-
-    Raises:
-        CaitError: the list is missing or empty, or a line is malformed or its label out of range.
-    """
-    names, labels = [], []
-    for number, line in _list_lines(path):
-        name, *label = line.rsplit(maxsplit=1)
-        if not label or not re.fullmatch(r"[0-9]{1,9}", label[0]):
-            raise CaitError(f"{path}: line {number} must be `relative/path label`, not {line!r}")
-        label = int(label[0])
-        if label >= num_classes:
-            raise CaitError(
-                f"{path}: line {number} has label {label}, but MODEL.NUM_CLASSES is {num_classes} (labels from 0)"
-            )
-        names.append(str(root / name))
-        labels.append(label)
-    return FileSource(names, labels)
+    """A list file of images below `root`, with their labels; see `read_labelled`."""
+    return FileSource(*read_labelled(path, root, num_classes))
 
 
 def read_test_list(path: pathlib.Path, root: pathlib.Path) -> FileSource:
-    """A list file of image paths; a label after the path is allowed and not used.
-
-    Raises:
-        CaitError: the list is missing or empty.
-    """
-    names = []
-    for _, line in _list_lines(path):
-        labelled = re.fullmatch(r"(.*\S)\s+\d+", line)
-        if labelled and labelled[1].lower().endswith(IMAGE_EXTENSIONS):
-            line = labelled[1]
-        names.append(str(root / line))
+    """A list file of images below `root`; a label after the path is allowed and not used. See `read_paths`."""
+    names = read_paths(path, [root])
     return FileSource(names, [NO_LABEL] * len(names))
 
 
-def _list_lines(path: pathlib.Path) -> list[tuple[int, str]]:
-    if not path.is_file():
-        raise CaitError(f"{path}: no such list; dataset/README.md shows what a data folder holds")
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1)]
-    lines = [(number, line) for number, line in lines if line]
-    if not lines:
-        raise CaitError(f"{path}: the list is empty")
-    return lines
-
-
 def class_folders(root: pathlib.Path) -> list[str]:
-    """Names of the classes: the sorted folder names of `train`, or of `val` where there is no `train`.
+    """Names of the classes: the sorted names of the folders with images in `train`, or in `val` without a `train`.
 
     Raises:
-        CaitError: neither folder holds any.
+        CaitError: neither folder holds any, or a folder cannot be listed.
     """
     for split in ("train", "val"):
         if (root / split).is_dir():
-            names = sorted(p.name for p in (root / split).iterdir() if p.is_dir() and not p.name.startswith("."))
+            names = [name for name in class_entries(root / split) if holds_image(root / split / name)]
             if names:
                 return names
     raise CaitError(f"{root}: needs train/CLASS/IMAGE and val/CLASS/IMAGE")
 
 
-def read_folder(root: pathlib.Path, split: str, class_names: list[str]) -> FileSource:
+def empty_classes(root: pathlib.Path) -> list[str]:
+    """Folders of classes without an image, in the split that `class_folders` goes by."""
+    folder = root / ("train" if (root / "train").is_dir() else "val")
+    return [str(folder / name) for name in class_entries(folder) if not holds_image(folder / name)]
+
+
+def read_folder(
+    root: pathlib.Path, split: str, class_names: list[str], note: Callable[[str], None] = to_stderr
+) -> FileSource:
     """Images of `root/split/CLASS/`.
+
+    Args:
+        root: the data folder.
+        split: the folder in it.
+        class_names: in the order of their labels.
+        note: gets a sentence on the files and the empty folders that are left out.
 
     Raises:
         CaitError: the folder is missing, holds no images, or a class that is not in `class_names`.
     """
-    names = image_files(root / split)
+    folder = root / split
+    if not folder.is_dir():
+        raise CaitError(f"{folder}: no such folder")
+    listing = list_images(folder)
+    images_of(listing, str(folder), note)
+    if empty := empty_folders(folder, listing):
+        more = f", and {len(empty) - 3} more" if len(empty) > 3 else ""
+        note(f"{folder}: folders without images are left out: {', '.join(empty[:3])}{more}")
+    return labelled_images(folder, listing, class_names)
+
+
+def labelled_images(folder: pathlib.Path, listing: Listing, class_names: list[str]) -> FileSource:
+    """The images of a listing, labelled by the folders of classes in `folder` that they lie in.
+
+    Raises:
+        CaitError: an image lies beside these folders, or in one of a class that is not in `class_names`.
+    """
     index = {name: i for i, name in enumerate(class_names)}
     labels = []
-    for name in names:
-        class_name = pathlib.Path(name).relative_to(root / split).parts[0]
+    for name in listing.images:
+        class_name, *below = pathlib.Path(name).relative_to(folder).parts
+        if not below:
+            raise CaitError(f"{name}: lies beside the folders of the classes; move it into one, or away")
         if class_name not in index:
             raise CaitError(f"{name}: not in the folder of a class that training knows")
         labels.append(index[class_name])
-    return FileSource(names, labels)
+    return FileSource(listing.images, labels)
+
+
+def empty_folders(folder: pathlib.Path, listing: Listing) -> list[str]:
+    """Names of the folders for classes in which the listing of `folder` has no image."""
+    used = {pathlib.Path(path).relative_to(folder).parts[0] for path in listing.images}
+    return [name for name in class_entries(folder) if name not in used]
+
+
+def error_of(source: Source, index: int, mode: str) -> str:
+    """Why an image cannot be decoded as "L" or "RGB"; empty if it can."""
+    try:
+        with reading(source.names[index]), source.open(index) as image:
+            in_mode(image, mode)
+    except UnreadableImage as error:
+        return str(error)
+    return ""
 
 
 # What reading a damaged archive of pickles raises.
@@ -230,13 +245,14 @@ class ImageDataset(paddle.io.Dataset):
 
     def __getitem__(self, key: tuple[int, ...]):
         index = key[1]
-        array, error, erased = None, "", ()
+        label = self.source.labels[index]
         try:
-            array, rng = self._pixels(key)
-            erased = () if self.erasing is None else (self.erasing(array.shape, rng),)
-        except IMAGE_ERRORS as problem:
-            error = unreadable(self.source.names[index], problem)
-        return array, self.source.labels[index], index, error, *erased
+            with reading(self.source.names[index]):
+                array, rng = self._pixels(key)
+        except UnreadableImage as error:
+            return None, label, index, str(error)
+        erased = () if self.erasing is None else (self.erasing(array.shape, rng),)
+        return array, label, index, "", *erased
 
     def _pixels(self, key: tuple[int, ...]) -> tuple[np.ndarray, np.random.Generator]:
         """What the transform makes of an image, and the generator as it left it."""

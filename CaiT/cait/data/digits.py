@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cait.errors import CaitError
-from cait.files import read_text
+from cait.files import read_lines
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 32
@@ -71,5 +71,5 @@ def _is_complete(folder: pathlib.Path) -> bool:
     lists = [folder / f"{split}_list.txt" for split in ("train", "val")]
     if not all(path.is_file() for path in [*lists, folder / "test_list.txt", folder / "labels.txt"]):
         return False
-    names = [line.rsplit(maxsplit=1)[0] for path in lists for line in read_text(path).splitlines() if line.strip()]
+    names = [line.rsplit(maxsplit=1)[0] for path in lists for line in read_lines(path) if line.strip()]
     return len(names) == NUM_DIGITS and all((folder / name).is_file() for name in names)

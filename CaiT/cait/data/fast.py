@@ -49,7 +49,7 @@ class FastTrainTransform(TrainTransform):
                 {"min_height": math.ceil(height / scale), "min_width": math.ceil(width / scale)} if scale > 1 else {}
             )
             decoded = simplejpeg.decode_jpeg(data, AS_DECODED[mode], fastdct=True, fastupsample=True, **least)
-        except ValueError:  # damaged, or such as Pillow can read all the same
+        except Exception:  # damaged, or such as Pillow can read all the same; if it cannot, it says why
             return None
         if scale > 1:
             ratios = decoded.shape[1] / width, decoded.shape[0] / height

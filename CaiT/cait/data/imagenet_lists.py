@@ -1,23 +1,29 @@
 """The list files of ImageNet-1k, made from the folders as they are downloaded."""
 
 import csv
+import os
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
 
-from cait.data.image_files import IMAGE_EXTENSIONS
+from cait.data.image_files import Listing, class_entries, list_images, to_stderr
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.errors import CaitError, UsageError
-from cait.files import read_text, writable_folder, write_text
+from cait.files import read_lines, writable_folder, write_text
 
 VAL_FOLDERS = ("val", "valid")
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SOLUTION = "LOC_val_solution.csv"
+VALIDATION_NAME = "ILSVRC2012_val_{:08d}"  # of a validation image, without the suffix, by its number
+
+Note = Callable[[str], None]
 
 
-def write_lists(root: pathlib.Path, output: pathlib.Path, seed: int, force: bool) -> dict[pathlib.Path, int]:
+def write_lists(
+    root: pathlib.Path, output: pathlib.Path, seed: int, force: bool, note: Note = to_stderr
+) -> dict[pathlib.Path, int]:
     """Writes the lists of a data folder with `train/WNID/*.JPEG` and `val` (or `valid`).
 
     Validation images lie in folders of WordNet ids, or flat with the devkit's ground truth or Kaggle's
@@ -30,13 +36,14 @@ def write_lists(root: pathlib.Path, output: pathlib.Path, seed: int, force: bool
         output: folder of the lists.
         seed: of the shuffling.
         force: replace lists that are there.
+        note: gets a sentence on the files that are left out, and one on validation images that are missing.
 
     Returns:
         Number of lines of each file written.
 
     Raises:
         UsageError: a list is there and `force` is not set.
-        CaitError: the folders or the ground truth are missing or do not fit.
+        CaitError: the folders or the ground truth are missing or do not fit, or an image has no label.
     """
     names = {
         split: (f"1{word}_list.txt", f"2{word}_list_shuffle.txt", f"3{word}_list_shuffle_cut2.txt", f"{split}_list.txt")
@@ -46,7 +53,10 @@ def write_lists(root: pathlib.Path, output: pathlib.Path, seed: int, force: bool
     if existing and not force:
         raise UsageError(f"{existing[0]}: is there already; --force replaces it")
     class_index = {wordnet_id: index for index, wordnet_id in enumerate(imagenet1k_wordnet_ids())}
-    lines = {"train": _in_class_folders(root, "train", class_index), "val": _validation(root, class_index)}
+    lines = {"train": _in_class_folders(root, "train", class_index, note), "val": _validation(root, class_index, note)}
+    for line in (*lines["train"], *lines["val"]):
+        if "\n" in line:
+            raise CaitError(f"{root}: {line!r}: a list cannot hold a name with a line break; rename the file")
     writable_folder(output)
     written = {}
     for number, (split, group) in enumerate(names.items()):
@@ -59,65 +69,85 @@ def write_lists(root: pathlib.Path, output: pathlib.Path, seed: int, force: bool
     return written
 
 
-def _images(folder: pathlib.Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_EXTENSIONS)
+def _images(folder: pathlib.Path, listing: Listing) -> list[str]:
+    """Names of the images in a folder; its other files are added to the listing."""
+    found = list_images(folder, deep=False)
+    listing.left_out += found.left_out
+    return [os.path.basename(path) for path in found.images]
 
 
-def _in_class_folders(root: pathlib.Path, split: str, class_index: dict[str, int]) -> list[str]:
+def _in_class_folders(root: pathlib.Path, split: str, class_index: dict[str, int], note: Note) -> list[str]:
     if not (root / split).is_dir():
         raise CaitError(f"{root / split}: no such folder")
-    folders = sorted(p for p in (root / split).iterdir() if p.is_dir())
-    lines = []
-    for folder in tqdm(folders, desc=split, disable=None):
-        if folder.name not in class_index:
+    lines, empty, listing = [], [], Listing()
+    for name in tqdm(class_entries(root / split), desc=split, disable=None):
+        folder = root / split / name
+        if name not in class_index:
             raise CaitError(f"{folder}: no WordNet id of ImageNet-1k; for other classes use -dataset=folder")
-        lines += [f"{split}/{folder.name}/{name} {class_index[folder.name]}" for name in _images(folder)]
+        images = _images(folder, listing)
+        lines += [f"{split}/{name}/{image} {class_index[name]}" for image in images]
+        empty += [] if images else [str(folder)]
+    _note_left_out(root / split, listing, note)
     if not lines:
         raise CaitError(f"{root / split}: holds no images in folders of WordNet ids")
+    if empty:
+        note(f"{len(empty)} folders of classes hold no images, the first: {empty[0]}")
     return lines
 
 
-def _validation(root: pathlib.Path, class_index: dict[str, int]) -> list[str]:
+def _note_left_out(folder: pathlib.Path, listing: Listing, note: Note) -> None:
+    if words := listing.words():
+        note(f"{folder}: {words}")
+
+
+def _validation(root: pathlib.Path, class_index: dict[str, int], note: Note) -> list[str]:
     split = next((name for name in VAL_FOLDERS if (root / name).is_dir()), None)
     if split is None:
         raise CaitError(f"{root}: has no folder {' or '.join(VAL_FOLDERS)}")
-    if any(p.is_dir() for p in (root / split).iterdir()):
-        return _in_class_folders(root, split, class_index)
-    images = _images(root / split)
+    if class_entries(root / split):
+        return _in_class_folders(root, split, class_index, note)
+    listing = Listing()
+    images = _images(root / split, listing)
+    _note_left_out(root / split, listing, note)
     if not images:
         raise CaitError(f"{root / split}: holds no images")
-    label_of = _flat_labels(root, images, class_index)
-    return [f"{split}/{name} {label_of(name)}" for name in images]
-
-
-def _flat_labels(root: pathlib.Path, images: list[str], class_index: dict[str, int]) -> Callable[[str], int]:
-    """Class index of a validation image by its file name."""
-    if solution := _find(root, SOLUTION):
-        labels = _kaggle_labels(solution, class_index)
-    elif truth := _find(root, GROUND_TRUTH):
-        classes = _devkit_labels(truth, class_index)
-        if len(classes) != len(images):
-            raise CaitError(f"{truth}: has {len(classes)} lines for {len(images)} validation images")
-        labels = {pathlib.Path(name).stem: label for name, label in zip(images, classes)}
-    else:
-        raise CaitError(f"{root}: validation images lie flat: put the devkit ({GROUND_TRUTH}) or {SOLUTION} below it")
-    missing = [name for name in images if pathlib.Path(name).stem not in labels]
+    truth, labels = _flat_labels(root, class_index)
+    stems = {name: pathlib.Path(name).stem for name in images}
+    foreign = [name for name, stem in stems.items() if stem not in labels]
+    if foreign:
+        raise CaitError(
+            f"{root / split}: {len(foreign)} images are none that {truth} has a label for, the first: {foreign[0]}; "
+            "move them away"
+        )
+    missing = sorted(set(labels) - set(stems.values()))
     if missing:
-        raise CaitError(f"{missing[0]}: the ground truth has no label for it")
-    return lambda name: labels[pathlib.Path(name).stem]
+        there = len(labels) - len(missing)
+        note(
+            f"{root / split}: holds {there} of the {len(labels)} images of {truth.name}; {missing[0]} is missing first"
+        )
+    return [f"{split}/{name} {labels[stem]}" for name, stem in stems.items()]
+
+
+def _flat_labels(root: pathlib.Path, class_index: dict[str, int]) -> tuple[pathlib.Path, dict[str, int]]:
+    """The file with the labels of flat validation images, and class indices by the images' names without suffix."""
+    if solution := _find(root, SOLUTION):
+        return solution, _kaggle_labels(solution, class_index)
+    if truth := _find(root, GROUND_TRUTH):
+        return truth, _devkit_labels(truth, class_index)
+    raise CaitError(f"{root}: validation images lie flat: put the devkit ({GROUND_TRUTH}) or {SOLUTION} below it")
 
 
 def _find(root: pathlib.Path, name: str) -> pathlib.Path | None:
     """A file in `root` or below it, but not among the images."""
     if (root / name).is_file():
         return root / name
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name not in ("train", *VAL_FOLDERS)]
+    folders = [root / folder for folder in class_entries(root) if folder not in ("train", *VAL_FOLDERS)]
     return next((found for folder in folders for found in folder.rglob(name)), None)
 
 
 def _kaggle_labels(path: pathlib.Path, class_index: dict[str, int]) -> dict[str, int]:
     labels = {}
-    for number, row in enumerate(csv.DictReader(read_text(path).splitlines()), 2):
+    for number, row in enumerate(csv.DictReader(read_lines(path)), 2):
         image, prediction = row.get("ImageId"), (row.get("PredictionString") or "").split()
         if not image or not prediction or prediction[0] not in class_index:
             raise CaitError(f"{path}: line {number} must be `image,WordNet-id ...` under `ImageId,PredictionString`")
@@ -125,14 +155,15 @@ def _kaggle_labels(path: pathlib.Path, class_index: dict[str, int]) -> dict[str,
     return labels
 
 
-def _devkit_labels(truth: pathlib.Path, class_index: dict[str, int]) -> list[int]:
+def _devkit_labels(truth: pathlib.Path, class_index: dict[str, int]) -> dict[str, int]:
+    """Line N is about the image with the number N in its name, whatever other images are there."""
     wordnet_ids = _devkit_wordnet_ids(truth.with_name("meta.mat"))
-    labels = []
-    for number, line in enumerate(read_text(truth).splitlines(), 1):
+    labels = {}
+    for number, line in enumerate(read_lines(truth), 1):
         wordnet_id = wordnet_ids.get(line.strip())
         if wordnet_id not in class_index:
             raise CaitError(f"{truth}: line {number} must be an ILSVRC2012_ID of one of the 1000 classes, not {line!r}")
-        labels.append(class_index[wordnet_id])
+        labels[VALIDATION_NAME.format(number)] = class_index[wordnet_id]
     return labels
 
 

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from cait.errors import CaitError
-from cait.files import read_text
+from cait.files import read_lines
 
 IMAGENET1K = pathlib.Path(__file__).with_name("imagenet1k_labels.txt")
 _LINE = re.compile(r"([0-9]{1,9})\s+(?:(n\d{8})\s+)?(\S.*)")
@@ -13,7 +13,7 @@ _LINE = re.compile(r"([0-9]{1,9})\s+(?:(n\d{8})\s+)?(\S.*)")
 
 def _rows(path: str | os.PathLike) -> list[tuple[str | None, str]]:
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         match = _LINE.fullmatch(line.strip())
         if match is None or int(match[1]) != number - 1:
             raise CaitError(f"{path}: line {number} must be `{number - 1} name`, not {line!r}")

@@ -17,7 +17,7 @@ from cait.data.digits import load_scans
 from cait.data.imagenet_lists import VAL_FOLDERS, write_lists
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.errors import CaitError
-from cait.files import read_text, write_text
+from cait.files import read_lines, write_text
 
 CONTENTS = "contents.json"
 SHORT_SIDES = (150, 320)  # of the enlarged digits, in pixels
@@ -127,7 +127,7 @@ def _photo_of(scan: np.ndarray, number: int, rng: np.random.Generator) -> Image.
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [line.strip() for line in read_lines(path) if line.strip()]
 
 
 def _lists_of(imagenet: pathlib.Path, folder: pathlib.Path) -> dict[str, list[str]]:

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cait.data.image_files import IMAGE_ERRORS, IMAGE_EXTENSIONS, IMAGE_MODES, image_files, in_mode, unreadable, upright
+from cait.data.decoding import IMAGE_MODES, UnreadableImage, in_mode, open_image, reading, upright
+from cait.data.image_files import Listing, image_files, images_of, is_hidden, to_stderr
+from cait.data.list_files import check_some_exist, read_paths
 from cait.data.transforms import EvalTransform, normalisation
 from cait.deploy.autolog import Stopwatch
 from cait.deploy.bundle import Description
 from cait.deploy.predictor import softmax
-from cait.errors import CaitError, UsageError
-from cait.files import read_text, user_path
+from cait.errors import CaitError
 
 MAX_PIXELS = 100_000_000  # 10000 x 10000: more is refused before it is decoded
 READERS = 2
@@ -33,28 +34,45 @@ class Result(NamedTuple):
     error: str
 
 
-def find_images(path: str) -> list[str]:
-    """The images that a file, a folder, a glob pattern or a list file (`.txt`, one path a line) names.
+def find_images(path: str, note: Callable[[str], None] = to_stderr) -> list[str]:
+    """The images that a file, a folder, a list file (`.txt`) or a glob pattern names.
+
+    The lines of a list are `path` or `path label`, as in `test_list.txt`. A path that does not exist from the working
+    directory is relative to the folder of the list.
+
+    Args:
+        path: of a file or folder, if there is one of that name; otherwise a pattern.
+        note: gets a sentence on the files that are left out, if there are any.
 
     Raises:
-        CaitError: nothing is there.
+        CaitError: nothing is there, or a folder cannot be listed.
+        UsageError: a path in a list begins with `~` and the name of no user.
     """
     if os.path.isdir(path):
-        return image_files(pathlib.Path(path))
+        return image_files(path, note)
     if os.path.isfile(path):
         if not path.lower().endswith(".txt"):
             return [path]
-        try:
-            names = [user_path(line.strip()) for line in read_text(path).splitlines() if line.strip()]
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from error
-        if not names:
-            raise CaitError(f"{path}: the list is empty")
+        folder = pathlib.Path(path).parent
+        names = read_paths(pathlib.Path(path), [pathlib.Path(), folder])
+        check_some_exist(names, path, f"its lines are relative to the working directory or to {folder}")
         return names
-    names = sorted(name for name in glob.glob(path, recursive=True) if name.lower().endswith(IMAGE_EXTENSIONS))
-    if not names:
-        raise CaitError(f"{path}: no such image, folder, list or pattern")
-    return names
+    return _matching(path, note)
+
+
+def _matching(pattern: str, note: Callable[[str], None]) -> list[str]:
+    """The images that a pattern matches. What of it is the name of a folder is no pattern, whatever it holds."""
+    base, rest = pathlib.Path(), list(pathlib.Path(pattern).parts)
+    while rest and (base / rest[0]).is_dir():
+        base /= rest.pop(0)
+    listing = Listing()
+    start = glob.escape(str(base)) if base.parts else ""
+    for path in glob.iglob(os.path.join(start, *rest), recursive=True):
+        if not os.path.isdir(path) and not any(map(is_hidden, pathlib.Path(path).relative_to(base).parts)):
+            listing.add(path)
+    if not listing.images and not listing.left_out:
+        raise CaitError(f"{pattern}: no such image, folder, list or pattern")
+    return images_of(listing.sorted(), pattern, note)
 
 
 class Reader:
@@ -64,25 +82,18 @@ class Reader:
         description: of the bundle.
         apply_exif: turn the image as its EXIF orientation says; training and evaluation do not.
         max_pixels: of an image; more is refused before it is decoded.
-        formats: Pillow's names of the kinds of file to try; None: all.
     """
 
-    def __init__(
-        self,
-        description: Description,
-        apply_exif: bool,
-        max_pixels: int = MAX_PIXELS,
-        formats: Sequence[str] | None = None,
-    ):
+    def __init__(self, description: Description, apply_exif: bool, max_pixels: int = MAX_PIXELS):
         self.mode = IMAGE_MODES[description.channels]
         self.transform = EvalTransform(tuple(description.image_size), description.crop_pct)
         scale_shift = normalisation(description.mean, description.std)
         self.scale, self.shift = (value.astype("float32") for value in scale_shift)
-        self.apply_exif, self.max_pixels, self.formats = apply_exif, max_pixels, formats
+        self.apply_exif, self.max_pixels = apply_exif, max_pixels
         Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first and refuses at twice its number; ours is one
 
     def __call__(self, path: str) -> np.ndarray:
-        """Raises CaitError, naming the file, if it is no image, damaged or too large."""
+        """Raises UnreadableImage, naming the file, if it is no image, damaged or too large."""
         return self.read(path, path)
 
     def read(self, file: str | BinaryIO, name: str) -> np.ndarray:
@@ -93,21 +104,14 @@ class Reader:
         """What the model sees of the image: uint8 [height, width, channels], before it is normalised.
 
         Raises:
-            CaitError: as `read`.
+            UnreadableImage: as `read`.
         """
-        try:
-            with Image.open(file, formats=self.formats) as image:
-                if image.width * image.height > self.max_pixels:
-                    size = f"{image.width}x{image.height}"
-                    raise CaitError(f"{name}: {size} pixels, more than the {self.max_pixels} allowed")
-                turned = upright(image) if self.apply_exif else image
-                return self.transform(in_mode(turned, self.mode))
-        except CaitError:
-            raise
-        except UnidentifiedImageError as error:  # which knows an open file by its address in memory
-            raise CaitError(unreadable(name, ValueError("cannot identify image file"))) from error
-        except (*IMAGE_ERRORS, MemoryError) as error:
-            raise CaitError(unreadable(name, error)) from error
+        with reading(name), open_image(file) as image:
+            if image.width * image.height > self.max_pixels:
+                size = f"{image.width}x{image.height}"
+                raise UnreadableImage(f"{name}: {size} pixels, more than the {self.max_pixels} allowed")
+            turned = upright(image) if self.apply_exif else image
+            return self.transform(in_mode(turned, self.mode))
 
     def normalised(self, pixels: np.ndarray) -> np.ndarray:
         """What `pixels` gives -> the model's input, float32 [channels, height, width]."""
@@ -195,6 +199,10 @@ def likeliest(probabilities: np.ndarray, top_k: int) -> list[tuple[int, float]]:
 
 
 def as_arrays(results: Sequence[list[tuple[int, float]]]) -> dict[str, np.ndarray]:
-    """`class_id` int64 and `prob` float64, both [images, classes of each], of the `classes` of results."""
-    pairs = np.array(results, "float64")
+    """`class_id` int64 and `prob` float64, both [images, classes of each], of the `classes` of results.
+
+    An image that could not be read has the class -1 and the probability 0, so that all others keep their places.
+    """
+    width = max(map(len, results))
+    pairs = np.array([classes or [(-1, 0.0)] * width for classes in results], "float64")
     return {"class_id": pairs[..., 0].astype("int64"), "prob": pairs[..., 1]}

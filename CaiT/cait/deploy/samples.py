@@ -7,9 +7,9 @@ import pathlib
 
 from PIL import Image
 
-from cait.data.image_files import spread, unreadable
+from cait.data.decoding import open_image, reading
+from cait.data.image_files import spread
 from cait.deploy.classify import Reader, find_images
-from cait.errors import CaitError
 
 MAX_SAMPLES = 10
 
@@ -37,10 +37,8 @@ def read_samples(path: str | os.PathLike, read: Reader) -> tuple[Sample, ...]:
 
 
 def _sample(path: str, read: Reader) -> Sample:
-    try:
+    with reading(path):
         data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise CaitError(unreadable(path, error)) from error
-    read.read(io.BytesIO(data), path)
-    with Image.open(io.BytesIO(data), formats=read.formats) as image:
-        return Sample(pathlib.Path(path).name, Image.MIME[image.format or ""], data)
+        read.read(io.BytesIO(data), path)
+        with open_image(io.BytesIO(data)) as image:
+            return Sample(pathlib.Path(path).name, Image.MIME[image.format or ""], data)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cait.data.decoding import formats
 from cait.deploy.batcher import Batcher, Job, deliver
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS
 from cait.deploy.classify import READERS, Reader, likeliest
@@ -22,8 +23,6 @@ from cait.deploy.service_metrics import ServiceMetrics
 from cait.deploy.uploads import Request, Upload
 from cait.errors import CaitError
 
-# Of uploads, no kind of file is tried beside those of IMAGE_EXTENSIONS: Pillow knows some that start other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
 ATTENTION_DECIMALS = 6
 
 
@@ -90,7 +89,7 @@ class Service:
         Raises:
             CaitError: there is not the memory for the largest batch.
         """
-        Image.init()  # Pillow's readers
+        formats()  # Pillow's readers
         self._read.transform(Image.new(self._read.mode, self.description.image_size[::-1]))  # may have to be compiled
         image = self.description.self_test_input()
         for size in (1, self._max_batch):  # kernels are chosen by shape
