@@ -8,7 +8,7 @@ import pytest
 
 from cait.data.augment import ColorJitter, RandomErasing, parse_rand_augment
 from cait.data.dataset import ImageDataset
-from cait.data.loader import ImageLoader
+from cait.data.loader import BATCHES_AHEAD, ImageLoader
 from cait.data.sampler import EpochBatchSampler, derive_seed
 from cait.data.transforms import Normalize, TrainTransform
 from cait.errors import CaitError
@@ -165,6 +165,55 @@ def test_leaving_an_epoch_ends_its_processes(tmp_path):
     assert len(set(multiprocessing.active_children()) - before) == 2
     batches.close()
     assert not set(multiprocessing.active_children()) - before
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError(), StopIteration("broken")], ids=repr)
+@pytest.mark.parametrize("part", ["erasing", "collate"])
+def test_a_reader_that_fails_ends_the_iteration_with_its_reason(tmp_path, monkeypatch, num_workers, error, part):
+    """Outside the decoding of an image, where it is nobody's fault but ours; skipping bad images changes nothing."""
+
+    def fail(*_):
+        raise error
+
+    loader = make_loader(tmp_path, num_workers=num_workers, skip=True)
+    if part == "erasing":
+        loader.dataset.erasing = fail
+    else:
+        monkeypatch.setattr("cait.data.loader.collate", fail)
+    with pytest.raises(CaitError) as found:
+        list(loader)
+    if isinstance(error, MemoryError):
+        assert "not the memory to read a batch: lower DATA.BATCH_SIZE" in str(found.value)
+    else:
+        words = f"a batch of images could not be read: {type(error).__name__}: broken (test_loader.py, line "
+        assert str(found.value).startswith(words)
+
+
+def test_a_thread_reads_a_few_batches_ahead_and_ends_with_the_iteration(tmp_path):
+    read = []
+
+    def transform(image, rng):
+        read.append(image)
+        return np.zeros((8, 8, 3), "uint8")
+
+    dataset = ImageDataset(noise_images(tmp_path, 40), transform, 3, seed=0)
+    batches = iter(ImageLoader(dataset, 4, True, seed=0, num_workers=0))
+    next(batches)
+    batches.close()
+    count = len(read)
+    assert count <= 4 * (1 + BATCHES_AHEAD + 1)
+    assert count < 40
+
+
+def test_bad_images_are_known_by_place_and_label(tmp_path):
+    loader = make_loader(tmp_path, skip=True, shuffle=False)
+    for index in (1, 8):
+        (tmp_path / f"{index}.png").unlink()
+    for _ in range(2):  # each time anew
+        list(loader)
+        assert [(image.index, image.label) for image in loader.bad] == [(1, 1), (8, 8)]
+        assert loader.errors == [image.error for image in loader.bad]
 
 
 def test_unreadable_batches_count_as_read(tmp_path):

@@ -1,8 +1,14 @@
-"""Batches of images, read ahead by worker processes."""
+"""Batches of images, read ahead by worker processes, or by a thread."""
 
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +21,15 @@ from cait.data.transforms import Erased
 from cait.errors import CaitError
 
 PARENT_CHECK_SECONDS = 2
+BATCHES_AHEAD = 2  # that are read while one is computed, without reading processes
+
+
+class BadImage(NamedTuple):
+    """An image that could not be read: its place in the data set, its label, and the sentence that says why."""
+
+    index: int
+    label: int
+    error: str
 
 
 class Batch(NamedTuple):
@@ -33,23 +48,47 @@ class Batch(NamedTuple):
     erased: Erased | None = None
 
 
-def collate(samples: list[tuple]) -> list:
-    """Samples of `ImageDataset` -> [images, labels, indices, places, values, number of images and of places, *errors].
+@dataclasses.dataclass
+class _Told:
+    """What comes with the arrays of a batch. It is no sequence, so that Paddle sends it as it is.
 
-    The unreadable are left out. Where nothing is left, the arrays hold a blank image all the same, for Paddle hangs
-    on sending an empty array from a worker; so they do where no pixel is erased.
+    Attributes:
+        num_images, num_places: that the arrays hold; 0 where theirs only fill a place.
+        bad: images that could not be read.
+        failure: why the whole batch could not be read, if so.
+    """
+
+    num_images: int
+    num_places: int
+    bad: list[BadImage]
+    failure: str = ""
+
+
+def _blank() -> list[np.ndarray]:
+    """The arrays of a batch without images: Paddle hangs on sending an empty array from a worker."""
+    pixels, number = np.zeros((1, 1, 1, 1), "uint8"), np.zeros(1, "int64")
+    return [pixels, number, number, number, np.zeros((1, 1), "float32")]
+
+
+def collate(samples: list[tuple]) -> list:
+    """Samples of `ImageDataset` -> [images, labels, indices, places, values of erased pixels, what comes with them].
+
+    Images that could not be read are left out of the arrays. Where none is left, or no pixel is erased, the arrays
+    hold something all the same.
     """
     good = [sample for sample in samples if sample[0] is not None]
-    errors = [sample[3] for sample in samples if sample[3]]
-    images, labels, indices = zip(*[sample[:3] for sample in good] or [(np.zeros((1, 1, 1), "uint8"), 0, 0)])
+    bad = [BadImage(sample[2], sample[1], sample[3]) for sample in samples if sample[0] is None]
+    if not good:
+        return [*_blank(), _Told(0, 0, bad)]
+    images, labels, indices = zip(*[sample[:3] for sample in good])
     arrays = [np.stack(images), np.asarray(labels, "int64"), np.asarray(indices, "int64")]
     num_pixels = arrays[0].shape[1] * arrays[0].shape[2]
     erased = [(number * num_pixels + sample[4][0], sample[4][1]) for number, sample in enumerate(good) if sample[4:]]
     places, values = (np.concatenate(parts) for parts in zip(*erased)) if erased else ((), ())
     num_places = len(places)
     if not num_places:
-        places, values = np.zeros(1, "int64"), np.zeros((1, 1), "float32")
-    return [*arrays, places, values, len(good), num_places, *errors]
+        places, values = _blank()[3:]
+    return [*arrays, places, values, _Told(len(good), num_places, bad)]
 
 
 def _end_with_parent(_: int) -> None:
@@ -64,6 +103,53 @@ def _end_with_parent(_: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class _BatchReader(paddle.io.Dataset):
+    """The keys of a batch -> what `collate` makes of its samples. It never raises: Paddle's threads would hang.
+
+    Whatever is raised, by a bug or for want of memory, is the failure of the batch, which `ImageLoader` raises.
+    """
+
+    def __init__(self, dataset: ImageDataset):
+        super().__init__()
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, keys: list[tuple[int, ...]]) -> list:
+        try:
+            return collate([self.dataset[key] for key in keys])
+        except Exception as error:
+            return [*_blank(), _Told(0, 0, [], _failure(error))]
+
+
+def _failure(error: Exception) -> str:
+    """Why a batch could not be read."""
+    if isinstance(error, MemoryError):
+        return "there is not the memory to read a batch: lower DATA.BATCH_SIZE or DATA.NUM_WORKERS"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}, line {place.lineno}"
+    return f"a batch of images could not be read: {type(error).__name__}: {error} ({where})"
+
+
+class _WholeBatches(paddle.io.BatchSampler):
+    """For Paddle, the keys of a batch are one sample."""
+
+    def __init__(self, sampler: EpochBatchSampler):
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list]:
+        return ([keys] for keys in self.sampler)
+
+
+def _only(batches: list) -> list:
+    (batch,) = batches
+    return batch
+
+
 class ImageLoader:
     """Iterates over the batches of an epoch.
 
@@ -73,11 +159,11 @@ class ImageLoader:
         shuffle: a new order every epoch.
         seed: of the order.
         num_workers: reading processes; 0 reads in this one.
-        skip_bad_images: leave out images that cannot be read, and append why to `errors`; otherwise they raise.
+        skip_bad_images: leave out images that cannot be read, and append them to `bad`; otherwise they raise.
         repeats, num_processes, rank: as for `EpochBatchSampler`.
 
     Attributes:
-        errors: one line for each image left out in this epoch.
+        bad: the images left out in this iteration.
         num_read: batches of this epoch that are behind, those included of which nothing could be read.
     """
 
@@ -95,18 +181,17 @@ class ImageLoader:
     ):
         self.dataset = dataset
         self.skip_bad_images = skip_bad_images
-        self.errors: list[str] = []
+        self.bad: list[BadImage] = []
         self.num_read = 0
         self._start: tuple[int, list[str]] = 0, []
         self._sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, seed, repeats, num_processes, rank)
-        self._loader = paddle.io.DataLoader(
-            dataset,
-            batch_sampler=self._sampler,
-            num_workers=min(num_workers, len(self._sampler)),
-            collate_fn=collate,
-            return_list=True,
-            worker_init_fn=_end_with_parent,
-        )
+        self._reader = _BatchReader(dataset)
+        self._num_workers = min(num_workers, len(self._sampler))
+
+    @property
+    def errors(self) -> list[str]:
+        """One line for each image left out in this epoch, also before it was broken off."""
+        return self._start[1] + [image.error for image in self.bad]
 
     def set_epoch(self, epoch: int, num_read: int = 0, errors: Sequence[str] = ()) -> None:
         """Chooses the epoch, from 1, whose order and random choices the next iteration uses.
@@ -126,17 +211,48 @@ class ImageLoader:
         return self._sampler.most_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        self.num_read, self.errors = self._start
-        batches = iter(self._loader)
-        try:
-            for images, labels, indices, places, values, num_images, num_places, *errors in batches:
-                if errors and not self.skip_bad_images:
-                    raise CaitError(errors[0])
+        """Raises CaitError: an image cannot be read and is not to be left out, or reading failed altogether."""
+        self.num_read, self.bad = self._start[0], []
+        with contextlib.closing(self._by_processes() if self._num_workers else self._by_thread()) as batches:
+            for images, labels, indices, places, values, told in batches:
+                if told.failure:
+                    raise CaitError(told.failure)
+                if told.bad and not self.skip_bad_images:
+                    raise CaitError(told.bad[0].error)
                 self.num_read += 1
-                self.errors = self.errors + errors
-                if num_images:
-                    yield Batch(images, labels, indices, Erased(places, values) if num_places else None)
+                self.bad = self.bad + told.bad
+                if told.num_images:
+                    yield Batch(images, labels, indices, Erased(places, values) if told.num_places else None)
+
+    def _by_processes(self) -> Iterator[list]:
+        batches = iter(
+            paddle.io.DataLoader(
+                self._reader,
+                batch_sampler=_WholeBatches(self._sampler),
+                num_workers=self._num_workers,
+                collate_fn=_only,
+                return_list=True,
+                worker_init_fn=_end_with_parent,
+            )
+        )
+        try:
+            yield from batches
         finally:
             # Where the iteration is left before its end: Paddle's thread would keep the processes for ever.
             if hasattr(batches, "_try_shutdown_all"):
                 batches._try_shutdown_all()
+
+    def _by_thread(self) -> Iterator[list]:
+        """Reads ahead in a thread of this process. Paddle's own hangs where reading raises."""
+        pool = concurrent.futures.ThreadPoolExecutor(1, "reader")
+        keys = iter(self._sampler)
+        try:
+            waiting = collections.deque(
+                pool.submit(self._reader.__getitem__, each) for each in itertools.islice(keys, BATCHES_AHEAD)
+            )
+            while waiting:
+                *arrays, told = waiting.popleft().result()
+                waiting.extend(pool.submit(self._reader.__getitem__, each) for each in itertools.islice(keys, 1))
+                yield [*map(paddle.to_tensor, arrays), told]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
