@@ -3,28 +3,26 @@
 python CaiT/prepare_data.py digits                      # the demo's data set, into dataset/digits
 python CaiT/prepare_data.py lists --data-path=dataset/LSVRC2012   # the list files of ImageNet, into txt/
 python CaiT/prepare_data.py lite                        # a small data set of ImageNet's shape, into dataset/lite
+python CaiT/prepare_data.py check --data-path=photos --dataset=folder   # decodes every image; exit code 1: a bad one
 """
 
 import pathlib
 
-from cait.arguments import ArgumentParser, path, positive
-from cait.errors import UsageError, run_command
+from cait.arguments import ArgumentParser, from_zero, path, positive
+from cait.errors import run_command
 
-HERE = pathlib.Path(__file__).resolve().parent
+XXS24 = pathlib.Path(__file__).resolve().parent / "configs" / "cait_xxs24_224.yaml"
 
 
 def _digits(args) -> None:
     from cait.data.digits import write_digits
 
-    written = write_digits(args.output)
-    print(f"{args.output}: {'written' if written else 'already there'}")
+    print(f"{args.output}: {'written' if write_digits(args.output) else 'already there'}")
 
 
 def _lists(args) -> None:
     from cait.data.imagenet_lists import write_lists
 
-    if args.seed < 0:
-        raise UsageError(f"--seed must be a whole number from 0, not {args.seed}")
     for file, num_lines in write_lists(args.data_path, args.output, args.seed, args.force).items():
         print(f"{file}: {num_lines} lines")
 
@@ -34,42 +32,45 @@ def _lite(args) -> None:
 
     whole = [part == "whole" for part in (args.train, args.infer)]
     contents = write_lite(args.output, args.data_path, args.num_train, args.num_val, *whole)
-    print(f"{args.output}: images from {contents['source']}")
-    for part, reason in contents["missing"].items():
-        print(f"the whole set to {part} on is not here: {reason}")
+    missing = (f"the whole set to {part} on is not here: {reason}" for part, reason in contents["missing"].items())
+    print(f"{args.output}: images from {contents['source']}", *missing, sep="\n")
     if args.weights is not None:
-        from cait import config as cfg
         from cait.stand_in import place_weights
-        from cait.zoo import build_model
+        from cait.zoo import model_of_yaml
 
-        config = cfg.make_config(cfg.read_yaml(args.cfg))
-        print(place_weights(args.weights, args.output / "weights", lambda: build_model(config)))
+        print(place_weights(args.weights, args.output / "weights", lambda: model_of_yaml(args.cfg)))
+
+
+def _check(args) -> None:
+    from cait.data.check import check_data
+
+    check_data(args.data_path, args.dataset)
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     digits = commands.add_parser("digits", help="scikit-learn's scanned digits as an ImageNet-style data set")
-    digits.add_argument("--output", type=path, default=pathlib.Path("dataset/digits"))
     digits.set_defaults(run=_digits)
     lists = commands.add_parser("lists", help="train and validation lists of ImageNet as downloaded")
-    lists.add_argument("--data-path", type=path, default=pathlib.Path("dataset/LSVRC2012"))
-    lists.add_argument("--output", type=path, default=pathlib.Path("txt"))
-    lists.add_argument("--seed", type=int, default=0, help="of the shuffled lists")
+    lists.add_argument("--seed", type=from_zero, default=0, help="of the shuffled lists")
     lists.add_argument("--force", action="store_true", help="replace lists that are there")
     lists.set_defaults(run=_lists)
     lite = commands.add_parser("lite", help="a sample of ImageNet where there is one, else digits in its shape")
-    lite.add_argument("--output", type=path, default=pathlib.Path("dataset/lite"))
-    lite.add_argument("--data-path", type=path, default=pathlib.Path("dataset/LSVRC2012"), help="ImageNet")
-    lite.add_argument("--num-train", type=positive, default=20)
-    lite.add_argument("--num-val", type=positive, default=10)
+    for part, count in {"train": 20, "val": 10}.items():
+        lite.add_argument(f"--num-{part}", type=positive, default=count)
     for part in ("train", "infer"):
         lite.add_argument(f"--{part}", choices=("sample", "whole"), default="sample", help="whole: links to ImageNet")
     lite.add_argument("--weights", type=path, help="weights to place there, without suffix; random if missing")
-    lite.add_argument(
-        "-cfg", type=path, default=HERE / "configs" / "cait_xxs24_224.yaml", help="model of the random weights"
-    )
+    lite.add_argument("-cfg", type=path, default=XXS24, help="model of the random weights")
     lite.set_defaults(run=_lite)
+    check = commands.add_parser("check", help="decode every image of a data set, and name what cannot be read")
+    check.add_argument("--dataset", choices=("imagenet2012", "folder", "cifar10", "cifar100"), default="imagenet2012")
+    check.set_defaults(run=_check)
+    for command, folder in ((digits, "dataset/digits"), (lists, "txt"), (lite, "dataset/lite")):
+        command.add_argument("--output", type=path, default=pathlib.Path(folder))
+    for command in (lists, lite, check):
+        command.add_argument("--data-path", type=path, default=pathlib.Path("dataset/LSVRC2012"))
     args = parser.parse_args()
     args.run(args)
 

@@ -53,6 +53,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def from_zero(text: str) -> int:
+    """An argument that is a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0")
+    return int(text)
+
+
 def text_path(text: str) -> str:
     """An argument that is a path or a pattern, as it was written but for a `~`."""
     try:

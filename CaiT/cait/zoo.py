@@ -36,6 +36,11 @@ def build_model(config) -> CaiT:
     return CaiT(**model_arguments(config))
 
 
+def model_of_yaml(path: str | os.PathLike) -> CaiT:
+    """The CaiT that a YAML file describes, with fresh weights."""
+    return build_model(make_config(read_yaml(path)))
+
+
 def create_model(
     name: str, pretrained: str | os.PathLike | None = None, num_classes: int | None = None, **arguments
 ) -> CaiT:

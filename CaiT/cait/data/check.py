@@ -1,0 +1,182 @@
+"""Whether the images of a data set can be read, before training finds out: a short look, and a check of all of them."""
+
+import concurrent.futures
+import functools
+import itertools
+import logging
+import os
+import pathlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from cait import dist
+from cait.data import dataset as ds
+from cait.data.decoding import unreadable
+from cait.data.image_files import list_images
+from cait.errors import CaitError
+from cait.processor import usable_cores
+
+CHUNK = 1000  # images that wait for a thread at a time
+NAMED = 20  # bad images that the look before training names
+SECONDS_A_LINE = 30  # between two lines on the progress, where there is no terminal
+ANY_LABEL = 10**9  # no list has a label as high
+MODE = "RGB"  # to which images are decoded; grey ones need no more than that
+
+
+class Look(NamedTuple):
+    """A short look at images: how many files it looked for, how many it decoded, and a sentence on each bad one."""
+
+    num_asked: int
+    num_decoded: int
+    bad: list[str]
+
+
+def look(source: ds.Source, mode: str, seconds: float) -> Look:
+    """Looks for so many seconds: half of them at whether files exist, in the others it decodes some of them.
+
+    Images are taken in an order without order, the same at every call.
+
+    Args:
+        source: of the images; those that have no file of their own are passed over.
+        mode: "L" or "RGB", as which they are decoded.
+        seconds: that it may take.
+    """
+    if not isinstance(source, ds.FileSource):
+        return Look(len(source.names), len(source.names), [])
+    started = time.monotonic()
+    order = np.random.default_rng(0).permutation(len(source.names)).tolist()
+    bad, num_asked, num_decoded = {}, 0, 0
+    for index in itertools.takewhile(lambda _: time.monotonic() < started + seconds / 2, order):
+        num_asked += 1
+        try:
+            os.stat(source.names[index])
+        except OSError as error:
+            bad[index] = unreadable(source.names[index], error)
+    for index in itertools.takewhile(lambda _: time.monotonic() < started + seconds, order):
+        if index not in bad:
+            num_decoded += 1
+            if error := ds.error_of(source, index, mode):
+                bad[index] = error
+    return Look(num_asked, num_decoded, [bad[index] for index in sorted(bad)])
+
+
+def before_training(
+    sets: Mapping[str, ds.ImageDataset], seconds: float, strict: Collection[str], log: logging.Logger
+) -> None:
+    """A look at the data sets of a run, in process 0, for so many seconds in all. The log tells what was found.
+
+    Args:
+        sets: by the words for the log, such as "training".
+        seconds: that it may take; 0: no look.
+        strict: which of the sets must have no bad image.
+        log: of the run.
+
+    Raises:
+        CaitError: a bad image is in a strict set; all processes raise it.
+    """
+    if seconds:
+        dist.raise_first(_looked(sets, seconds, strict, log) if dist.rank() == 0 else None)
+
+
+def _looked(sets, seconds, strict, log) -> CaitError | None:
+    fatal = []
+    for name, dataset in sets.items():
+        num_asked, num_decoded, bad = look(dataset.source, dataset.mode, seconds / len(sets))
+        words = f"{num_asked} of {len(dataset)} {name} images looked for, {num_decoded} of them decoded"
+        log.info(f"{words}: {len(bad)} cannot be read" if bad else f"{words}: no bad one")
+        for error in bad[:NAMED]:
+            log.warning(error)
+        if len(bad) > NAMED:
+            log.warning("and %d more", len(bad) - NAMED)
+        fatal += bad if name in strict else []
+    if not fatal:
+        return None
+    return CaitError(
+        f"{len(fatal)} images cannot be read, the first: {fatal[0]}; `prepare_data.py check` names all bad images, and "
+        "DATA.ON_BAD_IMAGE=skip leaves those of training out"
+    )
+
+
+def check_data(root: pathlib.Path, dataset: str, say: Callable[[str], None] = tqdm.write) -> None:
+    """Decodes every image of a data folder, with all cores, and names what cannot be read and what is left out.
+
+    Args:
+        root: the data folder, or the archive of CIFAR.
+        dataset: as DATA.DATASET.
+        say: gets every line of the report.
+
+    Raises:
+        CaitError: images cannot be read; or the data is missing, or a list, an archive or the layout of the folders is
+            wrong.
+    """
+    if not root.exists():
+        raise CaitError(f"{root}: no such data folder; --data-path=FOLDER names it")
+    total = bad = 0
+    for split in ("train", "val", "test"):
+        source = _source(root, dataset, split, say)
+        if source is None:
+            continue
+        say(f"{split}: {len(source.names)} images")
+        errors = 0
+        for error in filter(None, _errors(source, split, say)):
+            say(error)
+            errors += 1
+        say(f"{split}: {errors} of {len(source.names)} images cannot be read")
+        total, bad = total + len(source.names), bad + errors
+    if not total:
+        raise CaitError(f"{root}: holds nothing that -dataset={dataset} reads; dataset/README.md shows what it needs")
+    if bad:
+        raise CaitError(f"{root}: {bad} of {total} images cannot be read")
+
+
+def _source(root: pathlib.Path, dataset: str, split: str, say: Callable[[str], None]) -> ds.Source | None:
+    """The images of a split; None, which is said, if it is not there."""
+    if dataset in ds.CIFAR_ARCHIVES:
+        if split == "val":
+            return None
+        return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, split)
+    if dataset == "folder":
+        return _folder(root, split, say)
+    path = root / f"{split}_list.txt"
+    if not path.is_file():
+        say(f"{split}: there is no {path}")
+        return None
+    return ds.read_test_list(path, root) if split == "test" else ds.read_list(path, root, ANY_LABEL)
+
+
+def _folder(root: pathlib.Path, split: str, say: Callable[[str], None]) -> ds.Source | None:
+    folder = root / split
+    if not folder.is_dir():
+        say(f"{split}: there is no {folder}")
+        return None
+    listing = list_images(folder)
+    for path in listing.left_out:
+        say(f"{path}: is no image, and left out")
+    for path in listing.hidden:
+        say(f"{path}: is hidden, and left out")
+    if split == "test":
+        return ds.FileSource(listing.images, [ds.NO_LABEL] * len(listing.images))
+    for name in ds.empty_folders(folder, listing):
+        say(f"{folder / name}: the folder holds no images, and is left out")
+    return ds.labelled_images(folder, listing, ds.class_folders(root))
+
+
+def _errors(source: ds.Source, split: str, say: Callable[[str], None]) -> Iterator[str]:
+    """Why each image cannot be read, in order; empty if it can."""
+    count, told = len(source.names), time.monotonic()
+    with (
+        concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool,  # Pillow decodes without the GIL
+        tqdm(total=count, desc=split, disable=None) as bar,
+    ):
+        for start in range(0, count, CHUNK):
+            indices = range(start, min(start + CHUNK, count))
+            for error in pool.map(functools.partial(ds.error_of, source, mode=MODE), indices):
+                bar.update()
+                yield error
+            if bar.disable and time.monotonic() > told + SECONDS_A_LINE:
+                told = time.monotonic()
+                say(f"{split}: {indices.stop} of {count}")
