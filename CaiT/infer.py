@@ -60,9 +60,9 @@ def main() -> None:
         for result in classify.classify(predictor, read, paths, args.batch_size, args.top_k, stopwatch, images):
             failed += bool(result.error)
             print(result.error or "\n".join(result_line(result.path, i, names[i], prob) for i, prob in result.classes))
-            write(result.path, result.classes)
-            kept += [result.classes] if args.reprod_log and result.classes else []
-    if kept:
+            write(*result)
+            kept += [result.classes] if args.reprod_log else []
+    if any(kept):
         write_reprod_log(args.reprod_log, classify.as_arrays(kept))
     if stopwatch and failed < len(paths):
         values = autolog.measurements(predictor, stopwatch, gpu, args.batch_size, len(paths) - failed)

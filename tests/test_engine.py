@@ -8,7 +8,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from cait import engine
+from cait import engine, evaluation
 from cait.data.dataset import ImageDataset
 from cait.data.loader import ImageLoader
 from cait.data.mixup import Mixup
@@ -143,7 +143,7 @@ def test_evaluation_counts_images_not_batches(tmp_path):
     dataset = ImageDataset(noise_images(tmp_path, 10), EvalTransform((8, 8)), 3, seed=0)
     loader = ImageLoader(dataset, 4, shuffle=False, seed=0, num_workers=0)  # batches of 4, 4 and 2
     model = FixedLogits(10, wrong={8}, second={0, 9})
-    result = engine.evaluate(model, loader, NORMALIZE, LOG)
+    result = evaluation.evaluate(model, loader, NORMALIZE, LOG)
     assert (result.acc1, result.acc5, result.num_images) == (0.7, 0.9, 10)
     assert result.loss == pytest.approx(_mean_loss(FixedLogits(10, {8}, {0, 9})), rel=1e-6)
 
@@ -156,7 +156,7 @@ def _mean_loss(model):
 def test_fewer_than_five_classes(tmp_path):
     source = noise_images(tmp_path, 3)
     loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 4, False, 0, 0)
-    result = engine.evaluate(FixedLogits(3, set(), {1}), loader, NORMALIZE, LOG)
+    result = evaluation.evaluate(FixedLogits(3, set(), {1}), loader, NORMALIZE, LOG)
     assert (result.acc1, result.acc5) == (pytest.approx(2 / 3), 1.0)
 
 
@@ -164,9 +164,9 @@ def test_prediction_gives_softmax_probabilities(tmp_path):
     source = noise_images(tmp_path, 3)
     loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 2, False, 0, 0)
     model = FixedLogits(4, set(), {1})
-    results = list(engine.predict(model, loader, NORMALIZE, LOG, top_k=2))
-    assert [name for name, _ in results] == source.names
-    assert [best[0][0] for _, best in results] == [0, 2, 2]
+    results = list(evaluation.predict(model, loader, NORMALIZE, LOG, top_k=2))
+    assert [name for name, _, _ in results] == source.names
+    assert [best[0][0] for _, best, _ in results] == [0, 2, 2]
     e = np.e
     assert results[1][1][0][1] == pytest.approx(e**2 / (e**2 + e + 2)) and results[1][1][1][0] == 1
 

@@ -170,13 +170,25 @@ def test_the_commands_agree_with_prediction_by_the_model(
     assert line in result.stdout
 
 
-def test_a_folder_with_a_bad_image_ends_with_exit_code_1(tiny_bundle, digits):
+def test_a_folder_with_a_bad_image_ends_with_exit_code_1(tiny_bundle, digits, tmp_path):
     bad = digits / "val" / "zero" / "0000.png"
     bad.write_bytes(b"no image")
-    count = len(find_images(str(digits / "val")))
-    result = run_python(INFER, f"--img-path={digits / 'val'}", f"--model_dir={tiny_bundle}")
+    names = find_images(str(digits / "val"))
+    count, place = len(names), names.index(str(bad))
+    words = [f"--model_dir={tiny_bundle}", "--output=a.csv", "--reprod_log=a.npy", "--top-k=2", "--batch-size=3"]
+    result = run_python(INFER, f"--img-path={digits / 'val'}", *words, cwd=tmp_path)
+    with open(tmp_path / "a.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(dict.fromkeys(row["image_name"] for row in rows)) == names and len(rows) == 2 * count - 1
+    (row,) = [row for row in rows if row["error"]]
+    words = f"{bad}: the image cannot be read (cannot identify image file)"
+    assert row == dict.fromkeys(row, "") | {"image_name": str(bad), "error": words}
+    arrays = np.load(tmp_path / "a.npy", allow_pickle=True).tolist()
+    assert arrays["class_id"].shape == arrays["prob"].shape == (count, 2)
+    assert arrays["class_id"][place].tolist() == [-1, -1] and arrays["prob"][place].tolist() == [0, 0]
+    assert (np.delete(arrays["class_id"], place, axis=0) >= 0).all()
     assert result.returncode == 1
-    assert result.stdout.count("class_id: ") == count - 1 and f"{bad}: the image cannot be read" in result.stdout
+    assert result.stdout.count("class_id: ") == 2 * (count - 1) and f"{bad}: the image cannot be read" in result.stdout
     assert result.stderr.endswith(f"\nerror: 1 of {count} images could not be read\n")
 
 

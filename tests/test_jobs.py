@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -134,17 +135,59 @@ def test_a_run_resumed_in_another_folder_has_its_own_best_model(tiny_config, tmp
     assert [row["epoch"] for row in rows_of(other)] == [1, 2]
 
 
-def test_a_bad_validation_image_does_not_cost_the_epoch(tiny_config, tmp_path, digits):
-    bad = digits / (digits / "val_list.txt").read_text().split()[0]
-    content = bad.read_bytes()
-    bad.write_bytes(b"no image")
-    with pytest.raises(CaitError, match="the image cannot be read"):
-        jobs.run(tiny_config())
-    assert load_tensors(tmp_path / "run" / "latest.pdstates")["progress"]["epoch"] == 1
-    bad.write_bytes(content)
-    jobs.run(tiny_config(TRAIN__RESUME=str(tmp_path / "run")))
+def damage(digits, split, *indices):
+    """Damages images of a list; their paths."""
+    lines = (digits / f"{split}_list.txt").read_text().splitlines()
+    paths = [digits / lines[index].rsplit(maxsplit=1)[0] for index in indices]
+    for path in paths:
+        path.write_bytes(b"no image")
+    return paths
+
+
+@pytest.mark.parametrize("answer", ["wrong", "skip"])
+def test_a_bad_validation_image_costs_training_nothing(tiny_config, tmp_path, digits, answer):
+    """Neither an epoch nor the best model; its count stands in the log and in the numbers of every epoch."""
+    bad = damage(digits, "val", 0, 7)
+    jobs.run(tiny_config(EVALUATE__ON_BAD_IMAGE=answer))
     rows = rows_of(tmp_path / "run")
-    assert [row["epoch"] for row in rows] == [1, 2] and [("val_acc1" in row) for row in rows] == [False, True]
+    assert [row["val_unreadable"] for row in rows] == [2, 2] and all("val_acc1" in row for row in rows)
+    assert (tmp_path / "run" / "best_model.pdparams").is_file()
+    log = (tmp_path / "run" / "log_train.txt").read_text()
+    words = "count as wrong" if answer == "wrong" else "are left out"
+    assert log.count(f"Val: 2 of 20 images cannot be read and {words}, the first: {bad[0]}: the image") == 2
+    assert "20 of 20 validation images looked for, 20 of them decoded: 2 cannot be read" in log
+    assert log.index(f"{bad[1]}: the image cannot be read") < log.index("Now training epoch 1")
+
+
+@pytest.mark.parametrize("split, key", [("val", "EVALUATE__ON_BAD_IMAGE"), ("train", "DATA__ON_BAD_IMAGE")])
+def test_bad_images_that_are_errors_stop_training_before_it_begins(tiny_config, tmp_path, digits, split, key):
+    bad = damage(digits, split, 0, 7)
+    with pytest.raises(CaitError, match=f"2 images cannot be read, the first: {bad[0]}: the image cannot be read"):
+        jobs.run(tiny_config(**{key: "error"}))
+    log = (tmp_path / "run" / "log_train.txt").read_text()
+    assert all(f"{path}: the image cannot be read" in log for path in bad) and "Now training" not in log
+    with pytest.raises(CaitError, match="the image cannot be read"):  # without the look, by training or validation
+        jobs.run(tiny_config(**{key: "error"}, DATA__CHECK_SECONDS=0))
+    assert "Now training epoch 1" in (tmp_path / "run" / "log_train.txt").read_text()
+
+
+def test_the_look_before_training_changes_nothing(tiny_config, tmp_path):
+    for seconds in (0, 5):
+        jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1, DATA__CHECK_SECONDS=seconds, OUTPUT_DIR=str(tmp_path / f"{seconds}")))
+    assert_same_weights(tmp_path / "0" / "latest.pdparams", tmp_path / "5" / "latest.pdparams")
+
+
+def test_what_is_left_out_of_folders_is_in_the_log(tiny_config, tmp_path, digits):
+    (digits / "train" / "zero" / "notes.xyz").touch()
+    (digits / "val" / "zero" / "._0000.png").touch()
+    (digits / "train" / "nothing").mkdir()
+    config = {"DATA__DATASET": "folder", "TRAIN__NUM_EPOCHS": 1}
+    jobs.run(tiny_config(**config))
+    log = (tmp_path / "run" / "log_train.txt").read_text()
+    assert f"train: 1 files are no images and are left out (1 .xyz), the first: {digits}/train/zero/notes.xyz" in log
+    assert f"{digits}/train: folders without images are left out: nothing" in log and "._0000" not in log
+    with pytest.raises(UsageError, match=r"has 10 classes \(without images, and so left out: .*train/nothing\)"):
+        jobs.run(tiny_config(**config, MODEL__NUM_CLASSES=11, OUTPUT_DIR=str(tmp_path / "other")))
 
 
 def test_weights_that_are_not_finite_are_never_saved(tiny_config, tmp_path):
@@ -220,14 +263,21 @@ def test_prediction_names_image_class_and_probability(tiny_config, tmp_path, dig
     assert line in (tmp_path / "run" / "log_pred.txt").read_text()
 
 
-def test_prediction_goes_on_after_a_bad_image(tiny_config, tmp_path, digits):
-    jobs.run(tiny_config())
-    bad = digits / (digits / "test_list.txt").read_text().split()[3]
-    bad.write_bytes(b"no image")
-    with pytest.raises(CaitError, match="1 of 10 images could not be read"):
-        jobs.run(tiny_config(PRED=True, MODEL__PRETRAINED=str(tmp_path / "run" / "latest"), PREDICT__TOP_K=1))
-    assert len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) == 10
-    assert f"{bad}: the image cannot be read" in (tmp_path / "run" / "log_pred.txt").read_text()
+def test_prediction_goes_on_after_a_bad_image_and_gives_it_a_row(tiny_config, tmp_path, digits, tiny_weights):
+    names = [str(digits / line) for line in (digits / "test_list.txt").read_text().split()]
+    for index in (0, 3, 4, 9):  # at the beginning and the end, and a whole batch
+        pathlib.Path(names[index]).write_bytes(b"no image")
+    config = {"PRED": True, "MODEL__PRETRAINED": str(tiny_weights[2]), "PREDICT__TOP_K": 1, "DATA__BATCH_SIZE_EVAL": 2}
+    with pytest.raises(CaitError, match="4 of 10 images could not be read"):
+        jobs.run(tiny_config(**config))
+    with open(tmp_path / "run" / "predictions.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image_name", "rank", "class_id", "class_name", "prob", "error"]
+    assert [row["image_name"] for row in rows] == names
+    for index, row in enumerate(rows):
+        assert bool(row["error"]) == (index in (0, 3, 4, 9)) == (not row["class_id"])
+    assert rows[3]["error"] == f"{names[3]}: the image cannot be read (cannot identify image file)"
+    assert rows[3]["error"] in (tmp_path / "run" / "log_pred.txt").read_text()
 
 
 def test_training_stops_at_a_bad_image_or_counts_it(tiny_config, tmp_path, digits):
@@ -240,12 +290,32 @@ def test_training_stops_at_a_bad_image_or_counts_it(tiny_config, tmp_path, digit
     assert "1 images left out" in (tmp_path / "lenient" / "log_train.txt").read_text()
 
 
-def test_evaluation_never_leaves_an_image_out(tiny_config, tmp_path, digits):
-    jobs.run(tiny_config())
-    (digits / (digits / "val_list.txt").read_text().split()[0]).unlink()
-    weights = str(tmp_path / "run" / "latest")
-    with pytest.raises(CaitError, match="the image cannot be read"):
-        jobs.run(tiny_config(EVAL=True, MODEL__PRETRAINED=weights, DATA__ON_BAD_IMAGE="skip"))
+@pytest.mark.parametrize("answer, counted", [("wrong", 20), ("skip", 18)])
+def test_evaluation_answers_bad_images_as_it_is_told(tiny_config, tmp_path, digits, tiny_weights, answer, counted):
+    config = {"EVAL": True, "MODEL__PRETRAINED": str(tiny_weights[2]), "EVALUATE__CONFUSION": True}
+    whole = jobs.evaluate(tiny_config(**config))
+    labels = [int(line.split()[1]) for line in (digits / "val_list.txt").read_text().splitlines()]
+    bad = damage(digits, "val", 0, 7)
+    result = jobs.evaluate(tiny_config(**config, EVALUATE__ON_BAD_IMAGE=answer, DATA__BATCH_SIZE_EVAL=1))
+    written = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert written == result.counts() and (written["num_images"], written["unreadable"]) == (counted, 2)
+    assert round(whole.acc1 * 20) - 2 <= result.acc1 * counted <= round(whole.acc1 * 20)
+    assert result.loss == pytest.approx(whole.loss, rel=0.5)
+    log = (tmp_path / "run" / "log_eval.txt").read_text()
+    assert f"2 of 20 images cannot be read and {'count' if answer == 'wrong' else 'are'}" in log
+    with open(tmp_path / "run" / "per_class.csv", encoding="utf-8-sig", newline="") as file:
+        of_class = {int(row["class_id"]): int(row["num_images"]) for row in csv.DictReader(file)}
+    assert sum(of_class.values()) == counted
+    if answer == "wrong":
+        assert of_class == {index: labels.count(index) for index in range(10)}
+    with pytest.raises(CaitError, match=f"{bad[0]}: the image cannot be read"):
+        jobs.evaluate(tiny_config(**config, EVALUATE__ON_BAD_IMAGE="error"))
+
+
+def test_an_evaluation_of_nothing_but_bad_images_is_an_error(tiny_config, digits, tiny_weights):
+    damage(digits, "val", *range(20))
+    with pytest.raises(CaitError, match="none of the 20 images could be read, the first: "):
+        jobs.evaluate(tiny_config(EVAL=True, MODEL__PRETRAINED=str(tiny_weights[2])))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ KEYS = (
         "File of class names, a line each: `index name`, or `index WordNet-id name`; empty: those of the data set."),
     Key("DATA.ON_BAD_IMAGE", "error", choice("error", "skip"),
         "Training on an image that cannot be read: stop, or leave it out and count it."),
+    Key("DATA.CHECK_SECONDS", 2.0, number(0),
+        "Before training: seconds for a look at validation and training images, so that bad ones are found before "
+        "hours are spent; `prepare_data.py check` looks at all of them; 0: no look."),
     Key("AUG.CROP_SCALE", [0.08, 1.0], numbers(0.001, 1, 2), "Random resized crop: share of the area, from and to."),
     Key("AUG.CROP_RATIO", [0.75, 4 / 3], numbers(0.01, 100, 2), "Random resized crop: width / height, from and to."),
     Key("AUG.HFLIP", 0.5, number(0, 1), "Probability of a horizontal flip."),
@@ -128,6 +131,9 @@ KEYS = (
     Key("DISTILL.WEIGHTS", "", PATH, "Weights (`.pdparams`) of a teacher from `paddle.vision`."),
     Key("DISTILL.ALPHA", 0.5, number(0, 1), "Share of the teacher in the loss."),
     Key("DISTILL.TAU", 1.0, number(0, open_low=True), "Temperature of soft distillation."),
+    Key("EVALUATE.ON_BAD_IMAGE", "wrong", choice("wrong", "skip", "error"),
+        "A validation image that cannot be read: it counts as wrong in the accuracies, which stay those of the whole "
+        "list, and not in the loss; it counts in neither; or evaluation stops. The log tells how many there were."),
     Key("EVALUATE.CONFUSION", False, FLAG,
         "With -eval: the accuracy of each class in `per_class.csv`, and `confusion.csv`, images by label and answer."),
     Key("PREDICT.IMAGE", "", PATH, "With -pred: one image instead of the test list."),

@@ -1,4 +1,4 @@
-"""One epoch of training, one evaluation, one prediction: the loops and nothing else."""
+"""One epoch of training: the loop and nothing else."""
 
 import functools
 import itertools
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 from paddle.nn.utils import clip_grad_norm_
 
 from cait import dist
@@ -49,38 +48,13 @@ class EpochState(NamedTuple):
     grad_norm: float = 0.0
 
 
-class EvalResult(NamedTuple):
-    """Of one data set: mean loss, accuracies (0-1), number of images, seconds."""
-
-    loss: float
-    acc1: float
-    acc5: float
-    num_images: int
-    seconds: float
-
-    def counts(self) -> dict[str, float]:
-        """The counts of images that the accuracies are made of, and the loss unrounded."""
-        correct = {
-            "correct_at_1": round(self.acc1 * self.num_images),
-            "correct_at_5": round(self.acc5 * self.num_images),
-        }
-        return {"num_images": self.num_images} | correct | {"loss": self.loss}
-
-    def words(self, name: str = "Validation") -> str:
-        """The result as the log shows it."""
-        return (
-            f"{name} Loss: {self.loss:.4f}, {name} Acc@1: {self.acc1:.4f}, {name} Acc@5: {self.acc5:.4f}, "
-            f"time: {self.seconds:.2f}"
-        )
-
-
 def topk_hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
     """Which of the five likeliest classes is the label: [B, classes], [B] -> bool [B, min(5, classes)]."""
     _, best = paddle.topk(logits, k=min(5, logits.shape[1]), axis=1)
     return best == labels.unsqueeze(1)
 
 
-class _Totals:
+class Totals:
     """Sums over images of [loss, correct at 1, correct at 5, images], kept on the device.
 
     Float64 holds the counts exactly, and reading them only when a line is logged does not stall a GPU.
@@ -96,11 +70,12 @@ class _Totals:
         parts = [loss.detach().astype("float64") * size, hits[:, 0].sum(), hits.sum()]
         self.sums += paddle.stack([*parts, paddle.full([], size, "float64")])
 
-    def read(self, over_processes: bool = False) -> tuple[float, float, float, int]:
-        """Mean loss, accuracy at 1 and at 5, number of images."""
+    def read(self, over_processes: bool = False, more_wrong: int = 0) -> tuple[float, float, float, int]:
+        """Mean loss, accuracy at 1 and at 5, number of images; `more_wrong` of them were not seen."""
         sums = dist.sum_over_processes(self.sums.clone()) if over_processes else self.sums
         loss, correct1, correct5, images = sums.tolist()
-        return loss / images, correct1 / images, correct5 / images, int(images)
+        counted = images + more_wrong
+        return loss / images, correct1 / counted, correct5 / counted, int(counted)
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], int]]:
@@ -213,7 +188,7 @@ def train_one_epoch(
     loader.set_epoch(epoch, start.num_read, start.errors)
     num_steps = math.ceil(loader.most_batches / accum_iter)
     head = f"Epoch[{epoch:03d}/{num_epochs:03d}]"
-    totals, clock, started, step = _Totals(start.sums), _StepClock(), time.perf_counter(), start.num_steps - 1
+    totals, clock, started, step = Totals(start.sums), _StepClock(), time.perf_counter(), start.num_steps - 1
     grad_norm = start.grad_norm
     groups = progress(_groups(loader, accum_iter), log, num_steps, head, done=start.num_steps)
     images_done = 0
@@ -268,68 +243,3 @@ def _not_finite(losses: Sequence[float], norm: float) -> str:
         if not math.isfinite(value):
             return f"{LOSS_IS} {value}"
     return "" if math.isfinite(norm) else f"the norm of the gradients is {norm}"
-
-
-@paddle.no_grad()
-def evaluate(
-    model: nn.Layer,
-    loader: ImageLoader,
-    normalize: Normalize,
-    log: logging.Logger,
-    *,
-    report_freq: int = 100,
-    head: str = "Val",
-    precision: Precision | None = None,
-    see: Callable[[paddle.Tensor, paddle.Tensor], None] = lambda logits, labels: None,
-) -> EvalResult:
-    """Cross-entropy and accuracy over the whole data set, from counts of images; log lines start with `head`.
-
-    Each process has its share of the images, without any of them twice, and may have more batches than another, or
-    none: they meet at the end alone, so that the lines on the way tell of this process's share. The loss of an image
-    is computed and summed in float64, so that the sum does not depend on who had which. `see` gets the logits and
-    labels of every batch, such as `ConfusionMatrix.add`.
-
-    Raises:
-        CaitError: the loss is not finite, or a process could not read an image; all processes raise it.
-    """
-    precision = precision or Precision()
-    model.eval()
-    totals, started, error = _Totals(), time.perf_counter(), None
-    try:
-        for step, batch in enumerate(progress(loader, log, len(loader), head)):
-            logits = precision.run(model, normalize(batch.images)).astype("float64")
-            totals.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
-            see(logits, batch.labels)
-            if step % report_freq == 0:
-                loss, acc1, acc5, _ = totals.read()
-                log.info(
-                    f"{head} Step[{step:04d}/{len(loader):04d}], Avg Loss: {loss:.4f}, "
-                    f"Avg Acc@1: {acc1:.4f}, Avg Acc@5: {acc5:.4f}"
-                )
-    except CaitError as found:
-        error = found
-    dist.raise_first(error)
-    result = EvalResult(*totals.read(over_processes=True), time.perf_counter() - started)
-    if not math.isfinite(result.loss):
-        raise CaitError(f"the loss is {result.loss} at validation: the weights give logits that are not finite")
-    return result
-
-
-@paddle.no_grad()
-def predict(
-    model: nn.Layer,
-    loader: ImageLoader,
-    normalize: Normalize,
-    log: logging.Logger,
-    *,
-    top_k: int,
-    precision: Precision | None = None,
-) -> Iterator[tuple[str, list[tuple[int, float]]]]:
-    """Yields (image name, [(class index, softmax probability), ...]) with the `top_k` likeliest classes first."""
-    precision = precision or Precision()
-    model.eval()
-    for batch in progress(loader, log, len(loader), "Pred"):
-        probabilities = F.softmax(precision.run(model, normalize(batch.images)).astype("float32"), axis=1)
-        values, classes = paddle.topk(probabilities, k=min(top_k, probabilities.shape[1]), axis=1)
-        for index, row_classes, row_values in zip(batch.indices.tolist(), classes.tolist(), values.tolist()):
-            yield loader.dataset.source.names[index], list(zip(row_classes, row_values))

@@ -5,7 +5,7 @@ import pathlib
 
 from yacs.config import CfgNode
 
-from cait import dist, engine
+from cait import dist, evaluation
 from cait.checkpoint import load_weights
 from cait.confusion import ConfusionMatrix, write_confusion
 from cait.data.build import build_loaders
@@ -37,7 +37,7 @@ def _run_alone(config: CfgNode) -> None:
         ) from error
 
 
-def evaluate(config: CfgNode) -> engine.EvalResult:
+def evaluate(config: CfgNode) -> evaluation.EvalResult:
     """Evaluates MODEL.PRETRAINED on the validation set; log in `log_eval.txt`, counts in `evaluation.json`.
 
     With EVALUATE.CONFUSION also `per_class.csv` and `confusion.csv`.
@@ -46,7 +46,7 @@ def evaluate(config: CfgNode) -> engine.EvalResult:
         return _evaluate_in(folder, note, config)
 
 
-def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> engine.EvalResult:
+def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> evaluation.EvalResult:
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
@@ -54,16 +54,21 @@ def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> engine.Eva
     dist.broadcast(model.state_dict().values())
     log = open_job(config, folder, "eval", note)
     log.info("; ".join(notes))
+    loaders.log_notes(log)
     confusion = ConfusionMatrix(config.MODEL.NUM_CLASSES) if config.EVALUATE.CONFUSION else None
     options = {"see": confusion.add} if confusion else {}
     options |= {"report_freq": config.REPORT_FREQ, "precision": precision}
-    result = engine.evaluate(model, loaders.val, normalize, log, **options)
+    bad_is_wrong = config.EVALUATE.ON_BAD_IMAGE == "wrong"
+    result = evaluation.evaluate(model, loaders.val, normalize, log, bad_is_wrong=bad_is_wrong, **options)
     log.info(result.words())
-    counts = confusion.read() if confusion else None
+    counts = unreadable = None
+    if confusion is not None:
+        confusion.add_unreadable(image.label for image in loaders.val.bad if bad_is_wrong)
+        counts, unreadable = confusion.read(), confusion.read_unreadable()
     if dist.rank() == 0:
         write_text(folder / "evaluation.json", json.dumps(result.counts(), indent=1) + "\n")
         if counts is not None:
-            write_confusion(folder, counts, loaders.class_names)
+            write_confusion(folder, counts, loaders.class_names, unreadable)
     return result
 
 
@@ -88,13 +93,16 @@ def _predict_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     notes = load_weights(model, config.MODEL.PRETRAINED)
     log = open_job(config, folder, "pred", note)
     log.info("; ".join(notes))
-    results = engine.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K, precision=precision)
+    loaders.log_notes(log)
+    failed = 0
+    results = evaluation.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K, precision=precision)
     with write_results(folder / "predictions.csv", loaders.class_names) as write:
-        for name, best in results:
+        for name, best, error in results:
             for class_id, prob in best:
                 log.info(result_line(name, class_id, loaders.class_names[class_id], prob))
-            write(name, best)
-    for error in loaders.test.errors:
-        log.error(error)
-    if loaders.test.errors:
-        raise CaitError(f"{len(loaders.test.errors)} of {len(loaders.test.dataset)} images could not be read")
+            if error:
+                log.error(error)
+                failed += 1
+            write(name, best, error)
+    if failed:
+        raise CaitError(f"{failed} of {len(loaders.test.dataset)} images could not be read")

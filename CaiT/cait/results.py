@@ -11,7 +11,7 @@ import numpy as np
 
 from cait.files import CSV_ENCODING, replacing, writable_folder, writing
 
-RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob")
+RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob", "error")
 
 
 def result_line(image_name: str, class_id: int, class_name: str, prob: float) -> str:
@@ -20,15 +20,14 @@ def result_line(image_name: str, class_id: int, class_name: str, prob: float) ->
 
 
 @contextlib.contextmanager
-def write_results(
-    path: pathlib.Path | None, class_names: list[str]
-) -> Iterator[Callable[[str, list[tuple[int, float]]], None]]:
-    """Yields a function that writes (image name, its classes with probabilities) to a `.csv` or `.jsonl` file.
+def write_results(path: pathlib.Path | None, class_names: list[str]) -> Iterator[Callable[..., None]]:
+    """Yields a function that writes (image name, its classes with probabilities, error) to a `.csv` or `.jsonl` file.
 
-    With None as path it writes nowhere. The file is there once all results are.
+    Each class is a row. An image that could not be read has no classes but an error, and is one row with these two
+    alone. With None as path the function writes nowhere. The file is there once all results are.
     """
     if path is None:
-        yield lambda image_name, classes: None
+        yield lambda image_name, classes, error="": None
         return
     writable_folder(path.parent)
     with writing(path, CSV_ENCODING if path.suffix == ".csv" else "utf-8") as file:
@@ -36,9 +35,10 @@ def write_results(
         if path.suffix == ".csv":
             writer.writerow(RESULT_COLUMNS)
 
-        def write(image_name: str, classes: list[tuple[int, float]]) -> None:
-            for rank, (class_id, prob) in enumerate(classes, 1):
-                row = (image_name, rank, class_id, class_names[class_id], prob)
+        def write(image_name: str, classes: list[tuple[int, float]], error: str = "") -> None:
+            ranked = [(rank, index, class_names[index], prob) for rank, (index, prob) in enumerate(classes, 1)]
+            for values in ranked if not error else [(None, None, None, None)]:
+                row = (image_name, *values, error or None)
                 if path.suffix == ".csv":
                     writer.writerow(row)
                 else:
@@ -61,9 +61,10 @@ def write_reprod_log(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_results(path: str | os.PathLike) -> list[dict]:
-    """Path, class name and probability of every row of a predictions file."""
+    """Path, class name and probability of every row of a predictions file; unreadable images have none."""
     with open(path, encoding=CSV_ENCODING, newline="") as file:
         return [
             {"path": row["image_name"], "class": row["class_name"], "probability": float(row["prob"])}
             for row in csv.DictReader(file)
+            if not row.get("error")
         ]

@@ -14,10 +14,12 @@ from cait import dist, engine
 from cait.checkpoint import save_checkpoint
 from cait.checkpoint_files import BEST, LATEST
 from cait.data.build import Loaders, build_loaders
+from cait.data.check import before_training
 from cait.data.mixup import Mixup, plain_labels
 from cait.data.transforms import Normalize
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
+from cait.evaluation import evaluate
 from cait.losses import distillation, label_smoothing_cross_entropy, soft_target_cross_entropy
 from cait.metrics import plot_learning_curves, write_metrics
 from cait.model import CaiT
@@ -92,6 +94,8 @@ def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     _start_equal(config, progress, model, ema)
     remove_replaced(config, folder)
     log = open_job(config, folder, "train", note)
+    loaders.log_notes(log)
+    _look_at_images(config, loaders, log)
     precision.load(progress.pop("loss_scale", {}))
     run = _Run(config, loaders, normalize, model, optimizer, ema, precision, evaluation, progress, rows, folder, log)
     base_lr = _log_head(run, origin)
@@ -146,6 +150,14 @@ def _train_epoch(run: _Run, epoch: int, rate: float, criterion: Callable, **step
     row |= {"train_acc1": result.acc1, "ips": result.images_per_second, "skipped_images": len(skipped)}
     row |= {"grad_norm": result.grad_norm, **layer_scale(run.model)}
     _validate_and_save(run, row, head)
+
+
+def _look_at_images(config: CfgNode, loaders: Loaders, log: logging.Logger) -> None:
+    sets = {"validation": loaders.val, "training": loaders.train}
+    answers = {"validation": config.EVALUATE.ON_BAD_IMAGE, "training": config.DATA.ON_BAD_IMAGE}
+    strict = [name for name, answer in answers.items() if answer == "error"]
+    found = {name: loader.dataset for name, loader in sets.items() if loader is not None}
+    before_training(found, config.DATA.CHECK_SECONDS, strict, log)
 
 
 def _draw(run: _Run) -> None:
@@ -247,13 +259,14 @@ def _saver_in_epoch(run: _Run, plan: dict[str, Any]) -> Callable[[engine.EpochSt
 def _validate(run: _Run, head: str) -> dict[str, float]:
     """Evaluates the weights, and their average where there is one; the columns for the metrics."""
     options = {"report_freq": run.config.REPORT_FREQ, "precision": run.evaluation}
-    val = engine.evaluate(run.model, run.loaders.val, run.normalize, run.log, **options)
+    options["bad_is_wrong"] = run.config.EVALUATE.ON_BAD_IMAGE == "wrong"
+    val = evaluate(run.model, run.loaders.val, run.normalize, run.log, **options)
     run.log.info("%s, %s", head, val.words())
-    row = {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5}
+    row = {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5, "val_unreadable": val.num_unreadable}
     ema = None
     if run.ema is not None:
         with run.ema.applied():
-            ema = engine.evaluate(run.model, run.loaders.val, run.normalize, run.log, head="EMA", **options)
+            ema = evaluate(run.model, run.loaders.val, run.normalize, run.log, head="EMA", **options)
         run.log.info("%s, %s", head, ema.words("EMA"))
         row |= {"val_ema_loss": ema.loss, "val_ema_acc1": ema.acc1, "val_ema_acc5": ema.acc5}
     epoch, progress = run.progress["epoch"], run.progress

@@ -40,6 +40,8 @@ def read_table(table: pathlib.Path) -> dict[str, list[Prediction]]:
     found: dict[str, list[Prediction]] = {}
     with open(table, encoding=CSV_ENCODING, newline="") as file:
         for row in csv.DictReader(file):
+            if row.get("error"):  # an image that could not be read
+                continue
             found.setdefault(row["image_name"], []).append(Prediction(int(row["class_id"]), float(row["prob"])))
     return found
 

@@ -1,6 +1,8 @@
 """From the config to the loaders of a job."""
 
+import logging
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from cait import dist
@@ -9,6 +11,7 @@ from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, p
 from cait.data.fast import FastTrainTransform, prepare_fast_reader
 from cait.data.image_files import image_files
 from cait.data.labels import IMAGENET1K, read_class_names
+from cait.data.list_files import check_some_exist
 from cait.data.loader import ImageLoader
 from cait.data.pixels import loops_or_reason
 from cait.data.transforms import EvalTransform, TrainTransform
@@ -16,12 +19,18 @@ from cait.errors import CaitError, UsageError
 
 
 class Loaders(NamedTuple):
-    """The loaders that a job needs, the others None, and the names of the classes."""
+    """The loaders that a job needs, the others None, the names of the classes, and what the log says of the files."""
 
     class_names: list[str]
+    notes: list[str]
     train: ImageLoader | None = None
     val: ImageLoader | None = None
     test: ImageLoader | None = None
+
+    def log_notes(self, log: logging.Logger) -> None:
+        """Warns of what was left out."""
+        for words in self.notes:
+            log.warning(words)
 
 
 def build_loaders(config) -> Loaders:
@@ -38,15 +47,20 @@ def build_loaders(config) -> Loaders:
     if needs_root and not root.exists():
         raise CaitError(f"{root}: no such data folder; -data_path=FOLDER names it")
     class_names = build_class_names(config)
+    notes: list[str] = []
+
+    def source(split: str) -> ds.Source:
+        return _source(config, root, split, class_names, notes.append)
+
     loops_or_reason()  # which are built and loaded here, before the reading processes are started
     if config.PRED:
-        return Loaders(class_names, test=_loader(config, _source(config, root, "test", class_names), skip_bad=True))
+        return Loaders(class_names, notes, test=_loader(config, source("test")))
     val = None
     if config.EVAL or config.VALIDATE_FREQ:
-        val = _loader(config, _source(config, root, "val", class_names), num_processes=dist.world_size())
+        val = _loader(config, source("val"), config.EVALUATE.ON_BAD_IMAGE != "error", dist.world_size())
     if config.EVAL:
-        return Loaders(class_names, val=val)
-    return Loaders(class_names, val=val, train=_train_loader(config, _source(config, root, "train", class_names)))
+        return Loaders(class_names, notes, val=val)
+    return Loaders(class_names, notes, val=val, train=_train_loader(config, source("train")))
 
 
 def build_class_names(config) -> list[str]:
@@ -66,7 +80,10 @@ def build_class_names(config) -> list[str]:
     elif config.DATA.DATASET in ds.CIFAR_ARCHIVES:
         names = ds.cifar_class_names(ds.cifar_archive(root, config.DATA.DATASET), config.DATA.DATASET)
     if names is not None and len(names) != num_classes:
-        raise UsageError(f"{root}: has {len(names)} classes: set -o MODEL.NUM_CLASSES={len(names)}, not {num_classes}")
+        empty = ds.empty_classes(root) if config.DATA.DATASET == "folder" else []
+        more = f" (without images, and so left out: {', '.join(empty)})" if empty else ""
+        words = f"{len(names)} classes{more}: set -o MODEL.NUM_CLASSES={len(names)}, not {num_classes}"
+        raise UsageError(f"{root}: has {words}")
     if config.DATA.LABELS:
         source = pathlib.Path(config.DATA.LABELS)
     elif names is not None:
@@ -83,7 +100,7 @@ def build_class_names(config) -> list[str]:
     return names
 
 
-def _source(config, root: pathlib.Path, split: str, class_names: list[str]) -> ds.Source:
+def _source(config, root: pathlib.Path, split: str, class_names: list[str], note: Callable[[str], None]) -> ds.Source:
     dataset = config.DATA.DATASET
     if split == "test" and config.PREDICT.IMAGE:
         return ds.FileSource([config.PREDICT.IMAGE], [ds.NO_LABEL])
@@ -91,15 +108,16 @@ def _source(config, root: pathlib.Path, split: str, class_names: list[str]) -> d
         return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
     if dataset == "folder":
         if split == "test":
-            names = image_files(root / "test")
+            names = image_files(root / "test", note)
             return ds.FileSource(names, [ds.NO_LABEL] * len(names))
-        return ds.read_folder(root, split, class_names)
-    if split == "test":
-        return ds.read_test_list(root / "test_list.txt", root)
-    return ds.read_list(root / f"{split}_list.txt", root, config.MODEL.NUM_CLASSES)
+        return ds.read_folder(root, split, class_names, note)
+    path = root / f"{split}_list.txt"
+    source = ds.read_test_list(path, root) if split == "test" else ds.read_list(path, root, config.MODEL.NUM_CLASSES)
+    check_some_exist(source.names, str(path), f"its lines are relative to {root}")
+    return source
 
 
-def _loader(config, source: ds.Source, skip_bad: bool = False, num_processes: int = 1) -> ImageLoader:
+def _loader(config, source: ds.Source, skip_bad: bool = True, num_processes: int = 1) -> ImageLoader:
     transform = EvalTransform(tuple(config.DATA.IMAGE_SIZE), config.DATA.CROP_PCT)
     dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED)
     batch_size = config.DATA.BATCH_SIZE_EVAL or config.DATA.BATCH_SIZE

@@ -1,0 +1,198 @@
+"""Image files of every format, and everything that a damaged one can raise, through everything that reads images."""
+
+import asyncio
+import io
+import pathlib
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from cait.align_live import LiveReference
+from cait.data.check import check_data, look
+from cait.data.dataset import FileSource, ImageDataset
+from cait.data.decoding import UnreadableImage, formats, has_image_suffix, identified, suffixes, unreadable
+from cait.data.fast import FastTrainTransform
+from cait.data.loader import ImageLoader
+from cait.data.transforms import EvalTransform, TrainTransform
+from cait.deploy.bundle import read_description
+from cait.deploy.classify import Reader, classify
+from cait.deploy.service import Service
+from cait.deploy.service_metrics import ServiceMetrics
+from cait.deploy.uploads import Request, Upload
+from cait.errors import CaitError
+from conftest import ROOT
+from serving import DESCRIPTION, FakePredictor
+
+CASES = ROOT / "tests" / "images"
+ERRORS = [
+    RuntimeError("broken"), MemoryError(), TypeError("broken"), EOFError(), struct.error("broken"), zlib.error("x"),
+    OSError("broken"), ValueError("broken"), SyntaxError("broken"), IndexError("broken"), KeyError("broken"),
+    ZeroDivisionError("broken"), AttributeError("broken"), OverflowError("broken"), RecursionError("broken"),
+    NotImplementedError(), AssertionError(), Image.DecompressionBombError("x"), UnicodeDecodeError("a", b"", 0, 1, ""),
+]  # fmt: skip
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "train" / "one" / "photo.jpg"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(path)
+    return str(path)
+
+
+def training(path, transform=TrainTransform, **options):
+    dataset = ImageDataset(FileSource([path], [0]), transform((8, 8)), 3, seed=0)
+    loader = ImageLoader(dataset, 4, False, 0, **{"num_workers": 0, "skip_bad_images": True} | options)
+    assert list(loader) == []
+    return loader.errors
+
+
+def strict_training(path):
+    with pytest.raises(CaitError) as error:
+        training(path, skip_bad_images=False)
+    return [str(error.value)]
+
+
+def inference(path, description):
+    results = list(classify(None, Reader(description, True), [path], 4, 1))
+    return [result.error for result in results]
+
+
+def service(path):
+    running = Service(FakePredictor(), Reader(DESCRIPTION, True, 100_000), ServiceMetrics(DESCRIPTION), 2, 0.0, 8)
+    running.start()
+    try:
+        upload = Upload(pathlib.Path(path).name, pathlib.Path(path).read_bytes())
+        (answer,) = asyncio.run(running.answer(Request([upload], 1, False)))
+    finally:
+        running.stop()
+    return [answer["error"]]
+
+
+def raised(call):
+    with pytest.raises(UnreadableImage) as error:
+        call()
+    return [str(error.value)]
+
+
+def lines_of_check(path):
+    said = []
+    with pytest.raises(CaitError, match="1 of 1 images cannot be read"):
+        check_data(pathlib.Path(path).parents[2], "folder", said.append)
+    return [line for line in said if "the image cannot be read" in line]
+
+
+def alignment(path):
+    reference = LiveReference.__new__(LiveReference)
+    reference.files = [path]
+    return raised(reference._opened)
+
+
+@pytest.fixture
+def readers(tiny_bundle):
+    """Everything that reads an image: (path) -> sentences on the unreadable ones."""
+    description = read_description(tiny_bundle)
+    return {
+        "training": training,
+        "training, error": strict_training,
+        "evaluation": lambda path: training(path, EvalTransform),
+        "inference, pictures, gate": lambda path: inference(path, description),
+        "service": service,
+        "alignment": alignment,
+        "check": lines_of_check,
+        "look before training": lambda path: look(FileSource([path], [0]), "RGB", 5).bad,
+    }
+
+
+def assert_named(readers, path, words="the image cannot be read ("):
+    for reader, read in readers.items():
+        (sentence,) = read(path)
+        assert f"{pathlib.Path(path).name}: {words}" in sentence, reader
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_decoding_raises_is_an_unreadable_image(readers, photo, monkeypatch, error):
+    def load(self):
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert_named(readers, photo, unreadable("", error).removeprefix(": "))
+
+
+@pytest.mark.parametrize("name", ["damaged_avif.jpg", "tiff_type_error.jpg"])
+def test_files_found_in_the_wild_are_unreadable_images(readers, tmp_path, name):
+    path = tmp_path / "train" / "one" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes((CASES / name).read_bytes())
+    assert_named(readers, str(path))
+
+
+def test_the_fast_reader_leaves_whatever_it_cannot_decode_to_pillow(photo, monkeypatch):
+    simplejpeg = pytest.importorskip("simplejpeg")
+
+    def decode(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", decode)
+    dataset = ImageDataset(FileSource([photo], [0]), FastTrainTransform((8, 8)), 3, seed=0)
+    assert dataset[1, 0][0].shape == (8, 8, 3)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    assert "(MemoryError)" in dataset[1, 0][3]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError(), IndexError("broken")], ids=repr)
+def test_a_transform_that_breaks_on_an_image_costs_that_image(photo, error):
+    def transform(image, rng):
+        raise error
+
+    sample = ImageDataset(FileSource([photo], [0]), transform, 3, seed=0)[1, 0]
+    assert sample[0] is None and f"photo.jpg: the image cannot be read ({type(error).__name__}" in sample[3]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_passes(photo, monkeypatch, stop):
+    def load(self):
+        raise stop
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(stop):
+        ImageDataset(FileSource([photo], [0]), TrainTransform((8, 8)), 3, seed=0)[1, 0]
+
+
+SAVED = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP",
+    ".ppm": "PPM", ".pgm": "PPM", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".jp2": "JPEG2000",
+    ".tga": "TGA",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", SAVED)
+def test_every_format_on_the_list_is_found_and_read(readers, tmp_path, suffix):
+    if SAVED[suffix] not in formats():
+        pytest.skip(f"this Pillow has no {SAVED[suffix]}")
+    path = tmp_path / f"image{suffix.upper()}"
+    Image.new("L" if suffix == ".pgm" else "RGB", (40, 30), 77).save(path, SAVED[suffix])
+    assert suffix in suffixes() and has_image_suffix(path.name)
+    array, *_ = ImageDataset(FileSource([str(path)], [0]), EvalTransform((8, 8)), 3, seed=0)[1, 0]
+    assert array.shape == (8, 8, 3) and np.abs(array.astype(int) - 77).max() < 80
+    path.rename(tmp_path / "image")
+    assert identified(str(tmp_path / "image")) == (suffix != ".tga")  # which has no signature
+
+
+def test_no_format_is_tried_that_starts_other_programs_or_holds_no_photographs():
+    assert not {"EPS", "PDF", "WMF", "MPEG", "FITS", "GRIB", "HDF5", "PSD", "IPTC"} & set(formats())
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".mpg", ".h5", ".txt", ".npy", ""} & suffixes()
+    encapsulated = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(encapsulated, "EPS")
+    (sentence,) = raised(lambda: Reader(DESCRIPTION, True).read(encapsulated, "drawing.jpg"))
+    assert sentence == "drawing.jpg: the image cannot be read (cannot identify image file)"
+
+
+def test_an_unreadable_image_says_why_in_a_line():
+    assert unreadable("a.jpg", PermissionError(13, "Permission denied", "a.jpg")).endswith("(Permission denied)")
+    assert unreadable("a.jpg", FileNotFoundError(2, "x")).endswith("(no such file)")
+    assert unreadable("a.jpg", RuntimeError("one\ntwo")).endswith("(RuntimeError: one)")
+    assert unreadable("a.jpg", MemoryError()).endswith("(MemoryError)")
