@@ -47,7 +47,9 @@ def copy_project(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
     target.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         shutil.copytree(source / part, target / part, ignore=foreign, dirs_exist_ok=True)
-    for path in (*(entry for entry in source.iterdir() if entry.is_file()), *(source / name for name in PIECES)):
+    # `.git` is a file in a worktree: git in the copy would work on the user's own branch.
+    beside = [entry for entry in source.iterdir() if entry.is_file() and entry.name != ".git"]
+    for path in (*beside, *(source / name for name in PIECES)):
         (target / path.relative_to(source)).parent.mkdir(exist_ok=True)
         shutil.copy(path, target / path.relative_to(source))
     return target

@@ -57,6 +57,13 @@ def test_the_copy_has_all_of_the_project_and_nothing_else(tmp_path):
     assert not copied & set(HOSTILE) and set(names) & copied
 
 
+def test_git_in_a_copy_never_reaches_the_users_repository(tmp_path):
+    """In a worktree `.git` is a file that names the repository."""
+    source = copy_project(ROOT, tmp_path / "worktree")
+    (source / ".git").write_text(f"gitdir: {tmp_path}/repository\n")
+    assert not (copy_project(source, tmp_path / "copy") / ".git").exists() and not (ROOT / ".git").exists()
+
+
 ASK = """
 import json, os, sys
 sys.path.insert(0, "tests")
