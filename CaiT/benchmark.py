@@ -17,7 +17,7 @@ import shlex
 import sys
 
 from cait.arguments import ArgumentParser, path, positive
-from cait.errors import run_command
+from cait.command import run_command
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Name, and what it measures. `cait.bench.NAME` has `add_arguments(parser)` and `run(arguments) -> Report`.

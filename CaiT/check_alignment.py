@@ -13,7 +13,8 @@ import argparse
 import pathlib
 
 from cait.arguments import ArgumentParser, path
-from cait.errors import CaitError, UsageError, run_command
+from cait.command import run_command
+from cait.errors import CaitError, UsageError
 from cait.files import writable_folder, write_text
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -9,15 +9,16 @@ import argparse
 import pathlib
 
 from cait.arguments import ArgumentParser, path
-from cait.checkpoint_files import find_weights
-from cait.download import SOURCES, fetch_variant
-from cait.errors import UsageError, run_command
+from cait.command import run_command
+from cait.errors import UsageError
 from cait.files import user_cache
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _arguments() -> argparse.Namespace:
+    from cait.download import SOURCES
+
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=path, help="a checkpoint, or the folder of a run")
     parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
@@ -37,6 +38,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     args = _arguments()
     from cait import exchange, zoo  # after the flags are checked: importing Paddle takes seconds
+    from cait.checkpoint_files import find_weights
+    from cait.download import fetch_variant
 
     expected = zoo.variant_shapes(zoo.variant_config(args.variant)) if args.variant else None
     if args.source is None:

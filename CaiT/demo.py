@@ -11,10 +11,10 @@ import subprocess
 import sys
 import time
 
-from cait.errors import CaitError, run_command
+from cait import stops
+from cait.command import run_command
+from cait.errors import CaitError
 from cait.files import writable_folder, write_text
-from cait.metrics import plot_learning_curves, read_metrics
-from cait.results import read_results
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = "configs/demo_digits.yaml"
@@ -27,12 +27,15 @@ def _call(*words: str) -> float:
     started = time.perf_counter()
     exit_code = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
     if exit_code:
+        stops.wait_for_own(exit_code)
         raise CaitError(f"the command above failed with exit code {exit_code}")
     return time.perf_counter() - started
 
 
 def main() -> None:
-    from cait.checkpoint import load_tensors  # imports Paddle
+    from cait.checkpoint import load_tensors
+    from cait.metrics import plot_learning_curves, read_metrics
+    from cait.results import read_results
 
     demo = writable_folder(ROOT / "output" / "demo")
     run = demo.relative_to(ROOT) / time.strftime("run-%Y%m%d-%H%M%S")

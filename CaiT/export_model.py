@@ -7,16 +7,17 @@
 
 import pathlib
 
-from cait import config as cfg
 from cait.arguments import ArgumentParser, path
-from cait.checkpoint_files import find_weights
-from cait.cli import add_key_flag, given_keys
-from cait.errors import run_command
+from cait.command import run_command
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def main() -> None:
+    from cait import config as cfg
+    from cait.checkpoint_files import find_weights
+    from cait.cli import add_key_flag, given_keys
+
     parser = ArgumentParser(description=__doc__)
     variant = HERE / "configs" / "cait_xxs24_224.yaml"
     parser.add_argument("-cfg", "--config_dir", type=path, default=variant, metavar="YAML", help="of the model")

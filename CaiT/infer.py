@@ -11,7 +11,8 @@ import pathlib
 import sys
 
 from cait.arguments import ON, ArgumentParser, add_bundle_flags, path, positive, results_file, text_path
-from cait.errors import CaitError, UsageError, run_command
+from cait.command import run_command
+from cait.errors import CaitError, UsageError
 
 HERE = pathlib.Path(__file__).resolve().parent
 

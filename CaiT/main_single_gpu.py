@@ -15,12 +15,13 @@ The same in processes that the launcher starts, on one machine or several (docs/
 
 import sys
 
-from cait.cli import check_checkpoints, parse_command
-from cait.errors import run_command
-from cait.processes import must_start, share_cores, start
+from cait.command import run_command
 
 
 def main() -> None:
+    from cait.cli import check_checkpoints, parse_command
+    from cait.processes import must_start, share_cores, start
+
     config = parse_command(sys.argv[1:])
     check_checkpoints(config)
     if must_start(config.NGPUS):
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, has_log=True)

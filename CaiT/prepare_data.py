@@ -9,7 +9,7 @@ python CaiT/prepare_data.py check --data-path=photos --dataset=folder   # decode
 import pathlib
 
 from cait.arguments import ArgumentParser, from_zero, path, positive
-from cait.errors import run_command
+from cait.command import run_command
 
 XXS24 = pathlib.Path(__file__).resolve().parent / "configs" / "cait_xxs24_224.yaml"
 

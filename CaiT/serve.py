@@ -12,7 +12,8 @@ import pathlib
 import sys
 
 from cait.arguments import ArgumentParser, add_bundle_flags, port, positive, seconds, text_path, token
-from cait.errors import UsageError, run_command
+from cait.command import run_command
+from cait.errors import UsageError
 
 MB = 1_000_000
 

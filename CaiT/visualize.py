@@ -13,20 +13,21 @@ import pathlib
 
 from cait.arguments import ON, ArgumentParser, path, positive, text_path
 from cait.checkpoint_files import find_weights
-from cait.cli import add_key_flag, given_keys
-from cait.errors import CaitError, UsageError, run_command
+from cait.command import run_command
+from cait.errors import CaitError, UsageError
 from cait.visualize import FIGURES
 
 HERE = pathlib.Path(__file__).resolve().parent
+WEIGHTS = "weights, without suffix; the config.yaml beside them is their config"
 
 
 def _arguments() -> argparse.Namespace:
+    from cait.cli import add_key_flag, given_keys
+
     parser = ArgumentParser(description=__doc__)
-    images = {"type": text_path, "dest": "images", "help": "as for infer.py"}
-    parser.add_argument("--img-path", "--img_path", "--image_dir", **images)
-    weights = "weights, without suffix; the config.yaml beside them is their config"
+    parser.add_argument("--img-path", "--img_path", "--image_dir", type=text_path, dest="images", help="see infer.py")
     several = {"type": path, "nargs": "+", "default": []}
-    parser.add_argument("--model_path", "--pretrained", "-pretrained", help=weights, **several)
+    parser.add_argument("--model_path", "--pretrained", "-pretrained", help=WEIGHTS, **several)
     parser.add_argument("--model_dir", "--model-dir", help="folders of bundles", **several)
     parser.add_argument("-cfg", "--config_dir", type=path, metavar="YAML", help="config of the weights")
     parser.add_argument("--figures", nargs="+", choices=FIGURES, default=[], help="default: all that can be drawn")
@@ -49,27 +50,26 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    weights = args.model_path if args.models else [HERE / "cait_xxs24_224"]
-    if args.images or args.figures or args.models:
-        weights = [find_weights(path) for path in weights]
+    needs_models = args.images or args.figures or args.models
+    default = [HERE / "cait_xxs24_224"] if needs_models and not args.models else []
+    weights = [find_weights(path) for path in args.model_path or default]
     from cait.data.image_files import spread  # after the flags are checked: Paddle takes seconds
     from cait.deploy.classify import find_images
-    from cait.visualize import job
-    from cait.visualize.sources import open_sources
+    from cait.visualize import job, sources
 
-    sources, figures, paths, runs = [], [], [], job.read_runs(args.runs)
-    if args.images or args.figures or args.models:
+    models, figures, paths, runs = [], [], [], job.read_runs(args.runs)
+    if needs_models:
         found = find_images(args.images) if args.images else []
         paths = spread(found, args.max_images)
-        sources = open_sources(weights, args.model_dir, args.config_dir, args.keys)
-        figures = job.choose_figures(args.figures, sources, bool(paths), args.block or 0)
+        models = sources.open_sources(weights, args.model_dir, args.config_dir, args.keys)
+        figures = job.choose_figures(args.figures, models, bool(paths), args.block or 0)
         if len(paths) < len(found):
             print(f"{len(paths)} of the {len(found)} images, spread over them; --max-images takes more")
     names = job.file_names(job.picture_stems(paths), figures, bool(runs))
     folder = job.open_folder(args.output, names, args.force)
     if runs:
         job.draw_curves(runs, folder)
-    failed = job.draw_images(sources, paths, figures, folder, args.block or 0, args.exif)
+    failed = job.draw_images(models, paths, figures, folder, args.block or 0, args.exif)
     print(f"the pictures are in {folder}")
     if failed:
         raise CaitError(f"{failed} of {len(paths)} images could not be read")

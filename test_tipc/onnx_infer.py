@@ -5,7 +5,8 @@ python test_tipc/onnx_infer.py --model_dir=output/my_run/inference --image_dir=p
 
 import harness  # noqa: F401  (first: it makes the project's package known)
 from cait.arguments import ArgumentParser, path, positive, text_path
-from cait.errors import CaitError, run_command
+from cait.command import run_command
+from cait.errors import CaitError
 
 
 def main() -> None:

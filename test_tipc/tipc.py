@@ -9,8 +9,14 @@ Exit code 0: passed; 1: a command failed; 2: wrong usage; 77: skipped.
 """
 
 import harness  # noqa: F401  (first: it makes the project's package known)
-from cait.errors import run_command
-from harness.cli import main
+from cait.command import run_command
+
+
+def main() -> None:
+    from harness.cli import run
+
+    run(__doc__)
+
 
 if __name__ == "__main__":
-    run_command(lambda: main(__doc__))
+    run_command(main)

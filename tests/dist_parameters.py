@@ -15,7 +15,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "CaiT"))
 
 from cait.cli import parse_command
-from cait.errors import run_command
+from cait.command import run_command
 from cait.processes import must_start, share_cores, start
 
 

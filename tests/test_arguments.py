@@ -44,7 +44,7 @@ def parser_of(script, monkeypatch):
         patch.setattr(sys, "argv", [str(script)])
         patch.syspath_prepend(script.parent)
         try:
-            runpy.run_path(str(script), run_name="script")["main"](*(["help"] if script.name == "tipc.py" else []))
+            runpy.run_path(str(script), run_name="script")["main"]()
         except _Seen as seen:
             return seen.args[0]
     raise AssertionError(f"{script.name}: made no parser")

@@ -145,6 +145,7 @@ def start(*words):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a group of its own, to be sent signals
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
     while "Now training epoch" not in process.stdout.readline():
@@ -157,9 +158,13 @@ SIGNALS = [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupte
 
 @pytest.mark.parametrize("number, exit_code, word", SIGNALS)
 def test_a_signal_ends_a_run_in_one_line(tiny_yaml, digits, tmp_path, number, exit_code, word):
+    """Sent to all of its processes, as a terminal, SLURM and systemd do; some read images at that moment."""
     words = [MAIN, f"-cfg={tiny_yaml}", f"-data_path={digits}", f"-output_dir={tmp_path / 'run'}", "-epochs=10000"]
-    process = start(*words)
-    process.send_signal(number)
+    process = start(*words, "-o", "DATA.NUM_WORKERS=2")
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (exit_code, f"error: {word}\n")
 

@@ -1,6 +1,8 @@
 """A run killed at any moment leaves checkpoints that load, and ends, resumed, where an unbroken run ends."""
 
+import contextlib
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 
 from cait import jobs
 from cait.checkpoint import load_tensors
+from cait.stops import STOPS
 from conftest import MAIN, ROOT, run_python
 from test_jobs import assert_same_weights, rows_of, without_timing
 
@@ -183,3 +186,42 @@ def test_kills_at_random_moments(tiny_yaml, all_digits, tmp_path):
         assert_all_load(folder)
     assert run_python(MAIN, f"-resume={folder}").returncode == 0
     assert_ends_equal(tmp_path / "unbroken", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_stops_at_random_moments(tiny_yaml, all_digits, tmp_path, number, processes):
+    """Sent to every process of the run at once, from before the imports to the middle of an epoch."""
+    word, code = STOPS[number]
+    moments = random.Random(processes)
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        words = command(tiny_yaml, all_digits, folder, epochs=100)
+        process = subprocess.Popen(
+            [sys.executable, *words, "DATA.NUM_WORKERS=2", f"NGPUS={processes}"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # ignored where tests run in the background
+        )
+        time.sleep(moments.uniform(0.3, 6))
+        for each in family(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, number)
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (code, f"error: {word}\n")
+        assert_all_load(folder)
+
+
+def family(number):
+    """A process and all that descend from it, the eldest first."""
+    found = [number]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            found += map(int, pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return found

@@ -17,10 +17,12 @@ LAYERS = [
         "ema",
         "processor",
         "requirement",
+        "stops",
+        "streams",
         "variants",
-        "watchdog",
         "deploy.batcher",
     },
+    {"command", "watchdog"},
     {
         "files",
         "next_step",

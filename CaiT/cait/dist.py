@@ -17,7 +17,8 @@ from typing import Any
 import paddle
 from paddle import distributed
 
-from cait.errors import CaitError, UsageError, outcome
+from cait.command import outcome
+from cait.errors import CaitError, UsageError
 from cait.watchdog import Watchdog
 
 BUCKET_ELEMENTS = 2**24  # 64 MB of float32, which is what the sum of the gradients needs at a time

@@ -5,7 +5,7 @@ import pathlib
 
 from yacs.config import CfgNode
 
-from cait import dist, evaluation
+from cait import dist, evaluation, stops
 from cait.checkpoint import load_weights
 from cait.confusion import ConfusionMatrix, write_confusion
 from cait.data.build import build_loaders
@@ -31,6 +31,7 @@ def _run_alone(config: CfgNode) -> None:
         # Paddle raises the sudden end of a worker from a signal handler, anywhere in the code.
         if "DataLoader" not in str(error) and "Blocking queue" not in str(error):
             raise
+        stops.wait_for_own()
         raise CaitError(
             "a process that reads images ended: it was killed, or memory or /dev/shm is full; "
             "-o DATA.NUM_WORKERS=0 does without"

@@ -9,17 +9,36 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cait.streams import is_terminal
+
 LINE_FORMAT = "%(asctime)s %(message)s"
 DATE_FORMAT = "%m%d %I:%M:%S %p"
 
 
-class _Console(logging.StreamHandler):
-    """Standard output, given up when its reader is gone: the run goes on, and the file has every line."""
+class _File(logging.Handler):
+    """Lines at the end of a file. Where one cannot be written, that is said once, and the run goes on."""
 
-    def handleError(self, record):  # noqa: N802 (the name is logging's)
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-        logging.getLogger("cait").removeHandler(self)
+    def __init__(self, path: pathlib.Path):
+        super().__init__()
+        self._path, self._has_failed = path, False
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Appends the record's line."""
+        line = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            if not self._has_failed and sys.stderr is not None:
+                words = f"{self._path}: the log cannot be written ({error.strerror}); the run goes on"
+                print(f"warning: {words}", file=sys.stderr, flush=True)
+            self._has_failed = True
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        super().close()
 
 
 def open_log(path: pathlib.Path | None) -> logging.Logger:
@@ -33,7 +52,8 @@ def open_log(path: pathlib.Path | None) -> logging.Logger:
         handler.close()
     if path is None:
         return log
-    for handler in (_Console(sys.stdout), logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")):
+    console = [] if sys.stdout is None else [logging.StreamHandler(sys.stdout)]
+    for handler in (*console, _File(path)):
         handler.setFormatter(logging.Formatter(LINE_FORMAT, DATE_FORMAT))
         log.addHandler(handler)
     return log
@@ -45,7 +65,7 @@ def progress(items: Iterable, log: logging.Logger, total: int, description: str,
     Args:
         total: number of items, those included that are `done` before.
     """
-    if log.disabled or not sys.stderr.isatty():
+    if log.disabled or not is_terminal(sys.stderr):
         yield from items
         return
     with logging_redirect_tqdm([log]):

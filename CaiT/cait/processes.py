@@ -9,8 +9,10 @@ import time
 
 from cait.errors import UsageError
 from cait.processor import usable_cores
+from cait.stops import STOPS
 
 GRACE_SECONDS = 15.0
+STOP_GRACE_SECONDS = 5.0
 
 
 def must_start(num_processes: int) -> bool:
@@ -54,8 +56,10 @@ def start(words: list[str], num_processes: int) -> int:
         "CAIT_STARTER": str(os.getpid()), "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
     processes: list[subprocess.Popen] = []
+    stops_asked: list[int] = []
 
     def pass_on(number, frame):
+        stops_asked.append(number)
         for process in processes:
             process.send_signal(number)
 
@@ -70,18 +74,22 @@ def start(words: list[str], num_processes: int) -> int:
         processes.append(
             subprocess.Popen([sys.executable, *words], env=os.environ | common | own, start_new_session=True)
         )
-    return _wait(processes)
+    for number in stops_asked[-1:]:  # which came while they were started
+        pass_on(number, None)
+    return _wait(processes, stops_asked)
 
 
-def _wait(processes: list[subprocess.Popen]) -> int:
-    """Waits for all; when one has failed, the others end by themselves, or are killed after GRACE_SECONDS."""
+def _wait(processes: list[subprocess.Popen], stops_asked: list[int]) -> int:
+    """Waits for all; once one has failed or a stop was asked for, they end by themselves, or after GRACE_SECONDS."""
     deadline, culprit = float("inf"), None
     while any(process.poll() is None for process in processes):
         if culprit is None and any(process.poll() for process in processes):
             culprit = next(rank for rank, process in enumerate(processes) if process.poll())
-            deadline = time.monotonic() + GRACE_SECONDS
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        if stops_asked:
+            deadline = min(deadline, time.monotonic() + STOP_GRACE_SECONDS)
         if time.monotonic() > deadline:  # they were not connected yet, or hang
-            if processes[0].poll() is None:  # which would have said why
+            if culprit is not None and not stops_asked and processes[0].poll() is None:  # which would have said why
                 print(f"error: process {culprit} ended with exit code {processes[culprit].returncode}", file=sys.stderr)
             for process in processes:
                 process.kill()
@@ -90,6 +98,11 @@ def _wait(processes: list[subprocess.Popen]) -> int:
             break
         time.sleep(0.05)
     codes = [process.returncode for process in processes]
+    if any(codes):
+        for number, (word, code) in STOPS.items():
+            if number in stops_asked or code in codes or -number in codes:
+                print(f"error: {word}", file=sys.stderr, flush=True)  # for all of them
+                return code
     return next((code for code in codes if code > 0), 1 if any(codes) else 0)
 
 

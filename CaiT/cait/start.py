@@ -5,7 +5,6 @@ import logging
 import os
 import pathlib
 import platform
-import signal
 import time
 from collections.abc import Iterator
 
@@ -33,9 +32,6 @@ def select_device(config: CfgNode) -> None:
     Raises:
         UsageError: a GPU was asked for and there is none, or fewer than processes.
     """
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    paddle.disable_signal_handler()  # which answers SIGTERM with a dump of stacks; this resets the signals as well
-    signal.signal(signal.SIGTERM, on_sigterm)
     if config.DEVICE == "gpu" and not has_gpu():
         raise UsageError("DEVICE=gpu: there is no GPU, or this PaddlePaddle is the CPU build")
     device = "gpu" if has_gpu() and config.DEVICE != "cpu" else "cpu"

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from cait import stops
+
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 30.0
 DELIVERY_SECONDS = 5.0
@@ -140,7 +142,7 @@ class Watchdog:
             with self._changed:  # they close when they have it; ending before would tear it from them
                 self._changed.wait_for(lambda: len(self._gone) == len(self._peers), timeout=DELIVERY_SECONDS)
         sys.stdout.flush()
-        if self.is_spokesman:
+        if self.is_spokesman and not (stops.is_for_all() and (message, exit_code) in stops.STOPS.values()):
             print(f"error: {message}", file=sys.stderr, flush=True)
         os._exit(exit_code)
 

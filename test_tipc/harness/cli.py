@@ -100,7 +100,7 @@ def _arguments(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(description: str) -> None:
+def run(description: str) -> None:
     """Runs the command that was given.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cait.errors import run_command
+from cait.command import run_command
 from cait.processor import peak_mb
 
 

@@ -13,7 +13,8 @@ import warnings
 import numpy as np
 
 from cait.bench.measure import SCRIPTS, run_command_line, tell
-from cait.errors import CaitError, run_command
+from cait.command import run_command
+from cait.errors import CaitError
 
 KEYS = {"image_size": "DATA.IMAGE_SIZE", "depth": "MODEL.DEPTH"}
 

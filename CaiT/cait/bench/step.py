@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from cait.bench.measure import run_command_line, tell
-from cait.errors import run_command
+from cait.command import run_command
 from cait.processor import peak_mb
 
 

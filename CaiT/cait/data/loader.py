@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import threading
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
+from cait import stops
 from cait.data.dataset import ImageDataset
 from cait.data.sampler import EpochBatchSampler
 from cait.data.transforms import Erased
 from cait.errors import CaitError
 
-PARENT_CHECK_SECONDS = 2
 BATCHES_AHEAD = 2  # that are read while one is computed, without reading processes
 
 
@@ -91,16 +89,8 @@ def collate(samples: list[tuple]) -> list:
     return [*arrays, places, values, _Told(len(good), num_places, bad)]
 
 
-def _end_with_parent(_: int) -> None:
-    """Ends this worker soon after the main process: where that was killed, its workers wait for work for ever."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_CHECK_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _start_worker(_: int) -> None:
+    stops.end_with_parent()
 
 
 class _BatchReader(paddle.io.Dataset):
@@ -225,17 +215,18 @@ class ImageLoader:
                     yield Batch(images, labels, indices, Erased(places, values) if told.num_places else None)
 
     def _by_processes(self) -> Iterator[list]:
-        batches = iter(
-            paddle.io.DataLoader(
-                self._reader,
-                batch_sampler=_WholeBatches(self._sampler),
-                num_workers=self._num_workers,
-                collate_fn=_only,
-                return_list=True,
-                worker_init_fn=_end_with_parent,
-            )
+        loader = paddle.io.DataLoader(
+            self._reader,
+            batch_sampler=_WholeBatches(self._sampler),
+            num_workers=self._num_workers,
+            collate_fn=_only,
+            return_list=True,
+            worker_init_fn=_start_worker,
         )
+        batches = None
         try:
+            with stops.held(*stops.STOPS):  # until the processes that are started here hold them themselves
+                batches = iter(loader)
             yield from batches
         finally:
             # Where the iteration is left before its end: Paddle's thread would keep the processes for ever.

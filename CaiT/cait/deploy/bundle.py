@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 import yaml
 
+from cait import stops
 from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import check_readable, is_file, read_text, write_text
@@ -179,7 +180,9 @@ def read_beside(folder: str | os.PathLike, precision: str | None) -> Iterator[co
     gc.disable()
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            yield pool.submit(read)
+            with stops.held(*stops.STOPS):  # by the thread, as `cait.stops` tells
+                future = pool.submit(read)
+            yield future
     finally:
         gc.freeze()
         gc.enable()

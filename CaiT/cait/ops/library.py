@@ -82,11 +82,14 @@ def register() -> str:
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
     """Keeps Paddle's warnings from stderr that it registers each operator twice, which it does by itself."""
-    if sys.stderr is None:
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed, and shows nothing
         yield
         return
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    nothing = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
         yield

@@ -1,0 +1,59 @@
+"""How a command runs and ends: with one sentence and an exit code, and no traceback but for a bug."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from cait import stops, streams
+from cait.errors import CaitError
+
+
+def outcome(error: BaseException) -> tuple[str, int] | None:
+    """The sentence and the exit code that a command ends with on this error; None: it is a bug, or no failure.
+
+    Once a stop was asked for, every error is that stop: libraries turn the exception that it was into others.
+    """
+    if stops.asked():
+        return stops.asked()
+    if isinstance(error, CaitError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):  # a missing permission: the system's own words name the file
+        return str(error), CaitError.exit_code
+    return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
+
+
+def run_command(main: Callable[[], None], leave_at_once: bool = False, has_log: bool = False) -> None:
+    """Calls `main()` and ends the process with 0, 1 on failure, 2 on wrong usage, 130 on Ctrl-C or 143 on SIGTERM.
+
+    What `main` imports beside the standard library it should import itself, so that Ctrl-C ends an import as well.
+
+    Args:
+        leave_at_once: for a command that leaves nothing to be done at exit: the system takes its memory back faster
+            than Paddle takes its objects down, which costs a fifth of a second.
+        has_log: what is printed is also in a file, so that a full disk below standard output is no failure.
+    """
+    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle says so at every import
+    streams.prepare()
+    stops.install()
+    errors = sys.stderr  # an exception at the wrong moment may leave it redirected
+    message, exit_code = None, 0
+    try:
+        try:
+            main()
+        finally:
+            stops.settle()
+        message, exit_code = stops.asked() or (None, 0)
+    except BaseException as error:
+        known = outcome(error)
+        if known is None:
+            raise
+        message, exit_code = known
+    lost = streams.finish()
+    if lost and not has_log and not exit_code:
+        message, exit_code = f"standard output cannot be written ({lost.strerror})", 1
+    if message is not None and not (stops.asked() and stops.is_for_all()):
+        print(f"error: {message}", file=errors, flush=True)
+    if leave_at_once:
+        os._exit(exit_code)
+    sys.exit(exit_code)
