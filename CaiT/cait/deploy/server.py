@@ -87,16 +87,53 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
         yield
         service.stop()
 
-    description = service.description
     app = FastAPI(
-        title=f"CaiT: {description.variant}",
+        title=f"CaiT: {service.description.variant}",
         version=cait.__version__,
         description="Classifies images with an exported CaiT.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
     )
-    limits = Limits(settings.max_upload_bytes, settings.max_images, len(description.class_names), service.has_attention)
+    _add_interface(app, service, settings, _model_info(service, settings, exif))
+    _add_page(app, settings.samples)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return problem(500, "the service failed to answer; its log says why")
+
+    if settings.token is not None:
+        _describe_token(app)
+    paths = frozenset(route.path for route in app.routes)
+    app.add_middleware(_Gate, service=service, token=settings.token, paths=paths)
+    return app
+
+
+def _model_info(service: Service, settings: Settings, exif: bool) -> schema.ModelInfo:
+    """What /model answers."""
+    description = service.description
+    return schema.ModelInfo(
+        model=description.variant,
+        image_size=description.image_size,
+        channels=description.channels,
+        crop_pct=description.crop_pct,
+        exif=exif,
+        class_names=description.class_names,
+        attention=service.has_attention,
+        precision=description.precision,
+        weights=description.weights,
+        versions=description.versions,
+        max_images=settings.max_images,
+        max_upload_bytes=settings.max_upload_bytes,
+        token=settings.token is not None,
+        samples=[sample.name for sample in settings.samples],
+        addresses=list(settings.addresses),
+    )
+
+
+def _add_interface(app: FastAPI, service: Service, settings: Settings, info: schema.ModelInfo) -> None:
+    """What programs ask for."""
+    limits = Limits(settings.max_upload_bytes, settings.max_images, len(info.class_names), service.has_attention)
     predict = _Predict(service, settings, limits)
     metrics = service.metrics
     metrics.watch("cait_queue_images", "Images that are decoded, wait or are computed", lambda: service.images_inside)
@@ -123,34 +160,7 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
     @app.get("/model")
     async def model() -> schema.ModelInfo:
         """What is served, and what a request may hold."""
-        return schema.ModelInfo(
-            model=description.variant,
-            image_size=description.image_size,
-            channels=description.channels,
-            crop_pct=description.crop_pct,
-            exif=exif,
-            class_names=description.class_names,
-            attention=service.has_attention,
-            precision=description.precision,
-            weights=description.weights,
-            versions=description.versions,
-            max_images=settings.max_images,
-            max_upload_bytes=settings.max_upload_bytes,
-            token=settings.token is not None,
-            samples=[sample.name for sample in settings.samples],
-            addresses=list(settings.addresses),
-        )
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return problem(500, "the service failed to answer; its log says why")
-
-    _add_page(app, settings.samples)
-    if settings.token is not None:
-        _describe_token(app)
-    paths = frozenset(route.path for route in app.routes)
-    app.add_middleware(_Gate, service=service, token=settings.token, paths=paths)
-    return app
+        return info
 
 
 def _add_page(app: FastAPI, samples: Sequence[Sample]) -> None:
