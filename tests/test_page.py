@@ -16,13 +16,12 @@ from cait.data.digits import NAMES
 from cait.data.labels import IMAGENET1K, read_class_names
 from cait.deploy.bundle import read_description
 from cait.deploy.classify import Reader
-from conftest import ROOT
 from serving import DESCRIPTION, FakePredictor, ask, command, served
 
 pytestmark = pytest.mark.any_paddle
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SCREENSHOTS = pathlib.Path(os.environ.get("CAIT_SCREENSHOTS", ROOT / "output" / "screenshots"))
+SCREENSHOTS = os.environ.get("CAIT_SCREENSHOTS")  # a folder, or None: no pictures are kept
 FLAGS = (
     "--headless",
     "--no-sandbox",  # which root cannot have
@@ -172,12 +171,14 @@ def pixels(driver, selector):
 
 
 def screenshot(driver, name):
-    """Keeps a picture of the whole page."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    """Keeps a picture of the whole page, where that is asked for."""
+    if not SCREENSHOTS:
+        return
     metrics = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
     clip = {"x": 0, "y": 0, "width": metrics["width"], "height": metrics["height"], "scale": 1}
     found = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    path = SCREENSHOTS / f"{name}.png"
+    path = pathlib.Path(SCREENSHOTS).expanduser() / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(base64.b64decode(found["data"]))
     print(f"screenshot: {path}")
 
