@@ -24,13 +24,13 @@ def encoded(data):
 
 
 def test_a_form():
-    body, content_type = form([("a.png", DATA), ("b c ü.png", b"")], top_k=3, attention="true")
-    assert parse(content_type, body) == Request([Upload("a.png", DATA), Upload("b c ü.png", b"")], 3, True)
+    body, content_type = form([("a.png", DATA), ("b c ü.png", b"")], top_k=3, attention="true", seen="1")
+    assert parse(content_type, body) == Request([Upload("a.png", DATA), Upload("b c ü.png", b"")], 3, True, True)
 
 
 def test_json():
-    body = json.dumps({"images": [encoded(DATA), "data:image/png;base64," + encoded(b"x")], "top_k": 2})
-    expected = Request([Upload("image 1", DATA), Upload("image 2", b"x")], 2, False)
+    body = json.dumps({"images": [encoded(DATA), "data:image/png;base64," + encoded(b"x")], "top_k": 2, "seen": True})
+    expected = Request([Upload("image 1", DATA), Upload("image 2", b"x")], 2, False, True)
     for content_type in ("application/json", "Application/JSON; charset=utf-8"):
         assert parse(content_type, body.encode()) == expected
 
@@ -76,13 +76,14 @@ LOST_END = form([("a.png", b"x")])[0][:-10]
         (f"multipart/form-data; boundary={BOUNDARY}", b"", 400, "ends before its last boundary"),
         (*form_body(0), 422, "holds no image"),
         (*form_body(4), 422, "more than the 3 images that are allowed"),
-        (*form_body(image="x"), 422, "unknown field 'image'; the fields are images, top_k, attention"),
+        (*form_body(image="x"), 422, "unknown field 'image'; the fields are images, top_k, attention, seen"),
         (*form_body(top_k="0"), 422, "top_k must be a whole number from 1, not 0"),
         (*form_body(top_k="-1"), 422, "not '-1'"),
         (*form_body(top_k="many"), 422, "not 'many'"),
         (*form_body(top_k="1" * 101), 422, "top_k has 101 bytes"),
         (f"multipart/form-data; boundary={BOUNDARY}", TWICE, 422, "top_k is given twice"),
         (*form_body(attention="maybe"), 422, "attention must be true or false, not 'maybe'"),
+        (*form_body(seen="maybe"), 422, "seen must be true or false, not 'maybe'"),
         ("application/json", b"{", 400, "the JSON cannot be read"),
         ("application/json", b"\xff", 400, "the JSON cannot be read"),
         ("application/json", DEEP, 400, "the JSON cannot be read"),

@@ -43,11 +43,9 @@ function speak(code) {
 }
 
 async function readModel() {
-  model = await ask("model");
-  if (!model) {
-    showTrouble(() => words.unreachable);
-    return;
-  }
+  const answer = await ask("model");
+  if (!answer?.class_names) return showTrouble(() => words.unreachable);
+  model = answer;
   find("#token-row").hidden = !model.token;
   find("#classes").hidden = find("#about").hidden = find("#phone").hidden = false;
   offerSamples(model, takeSample);
@@ -82,8 +80,9 @@ async function work(asked) {
     }
   };
   await Promise.all(Array.from({ length: AT_A_TIME }, next));
-  report(asked.filter((card) => cards.includes(card)));
-  if (stopped) showTrouble(stopped.sentence, stopped.fault !== "token");
+  const still = asked.filter((card) => cards.includes(card)); // the others were cleared meanwhile
+  report(still);
+  if (stopped && still.length) showTrouble(stopped.sentence, stopped.fault !== "token");
 }
 
 const ended = (asked) => asked.filter((card) => card.state === "answered" || card.state === "failed").length;
