@@ -14,6 +14,7 @@ from cait import download
 from cait.checkpoint import load_tensors
 from cait.convert import transpose_linear
 from cait.errors import CaitError
+from cait.next_step import MIRROR, after_failed_download
 from cait.zoo import create_model
 from conftest import GOLDEN, ROOT, run_python
 
@@ -240,23 +241,25 @@ def test_the_command_downloads_and_converts(server, tmp_path):
     assert all(np.array_equal(written[name], value) for name, value in weights.items())
 
 
-@pytest.mark.parametrize(
-    "origin, others",
-    [
-        ("timm", ("--base-url=https://hf-mirror.com", "--from=official")),
-        ("official", ("--from=timm --base-url=https://hf-mirror.com", "--from=timm")),
-    ],
-)
 @pytest.mark.parametrize("trouble", ["no server", "404", "breaks off", "a page"])
-def test_a_download_that_fails_names_the_other_sources(server, tmp_path, origin, others, trouble):
+def test_a_download_that_fails_names_the_other_sources(server, tmp_path, trouble):
     server.status = 404 if trouble == "404" else 200
     server.content = b"<html>" if trouble == "a page" else CONTENT
     server.break_after = [50_000, 0, 0] if trouble == "breaks off" else []
     url = "http://127.0.0.1:9" if trouble == "no server" else server.url
     with pytest.raises(CaitError) as caught:
-        download.fetch_variant("cait_xxs24_224", origin, url, tmp_path)
-    for words in (*others, "--base-url", "convert_weights.py FILE --variant cait_xxs24_224`", "docs/model_zoo.md"):
-        assert words in str(caught.value)
+        download.fetch_variant("cait_xxs24_224", "timm", url, tmp_path)
+    message = str(caught.value)
+    for words in ("--base-url=https://hf-mirror.com", "--from=timm,", "--from=official", "docs/model_zoo.md"):
+        assert words in message
+    assert "`python CaiT/convert_weights.py FILE --variant cait_xxs24_224`" in message
+
+
+@pytest.mark.parametrize("source", [*download.SOURCES.values(), download.SOURCES["timm"]._replace(base_url=MIRROR)])
+def test_the_source_that_failed_is_not_offered_again(source):
+    advice = after_failed_download("cait_xxs24_224", source.url("cait_xxs24_224", None))
+    offered = [words in advice for words in ("--from=timm,", "--from=official,", MIRROR)]
+    assert offered.count(False) == 1
 
 
 def test_a_damaged_file_of_the_cache_is_no_fault_of_the_network(server, fetch, tmp_path):

@@ -75,7 +75,8 @@ KEYS = (
     Key("AUG.SWITCH_PROB", 0.5, number(0, 1), "Probability of cutmix rather than mixup, where both are on."),
     Key("MODEL.NAME", "cait_xxs24_224", TEXT, "Name of the variant, for logs and files."),
     Key("MODEL.PRETRAINED", "", PATH,
-        "Weights to start from: `.pdparams`, `.safetensors` or `.pth`; the suffix may be left out."),
+        "Weights to start from: `.pdparams`, `.safetensors` or `.pth`, the suffix may be left out; or the folder of a "
+        "run, for its `best_model`."),
     Key("MODEL.RESET_HEAD", False, FLAG,
         "Training: start with a fresh head where that of MODEL.PRETRAINED has another class count; else an error."),
     Key("MODEL.PATCH_SIZE", 16, integer(1), "Side of a patch in pixels."),

@@ -66,7 +66,7 @@ def fetch_variant(variant: str, origin: str, base_url: str | None, cache: pathli
     try:
         path = fetch(url, cache, f"{variant}.{origin}{source.suffix}")
     except DownloadError as error:
-        raise DownloadError(f"{error}{after_failed_download(variant, origin)}") from error
+        raise DownloadError(f"{error}{after_failed_download(variant, url)}") from error
     print(f"from {url}: {path}")
     return path
 

@@ -25,8 +25,8 @@ def without_weights(path: str | os.PathLike) -> str:
     random += f" -cfg=CaiT/configs/{name}.yaml" if name not in ("", "cait_xxs24_224") else ""
     return (
         f"; `{CONVERT} --variant {name or 'NAME'}` downloads published weights to CaiT/{name or 'NAME'}.pdparams "
-        f"(from China with --base-url={MIRROR}); without a network, `{random}` makes random ones and images to try the "
-        "commands with, in dataset/lite"
+        f"(from China with --base-url={MIRROR}); without a network, `{random}` makes images and random weights to try "
+        f"the commands with: -data_path=dataset/lite, and dataset/lite/weights/{name or 'cait_xxs24_224'}.pdparams"
     )
 
 
@@ -38,11 +38,15 @@ def without_bundle(folder: str | os.PathLike) -> str:
     )
 
 
-def after_failed_download(variant: str, origin: str) -> str:
-    """Where else the published weights of a variant come from than from the publisher `origin`."""
-    other = {"timm": "official", "official": "timm"}[origin]
-    mirror = f"--base-url={MIRROR}" if origin == "timm" else f"--from=timm --base-url={MIRROR}"
+def after_failed_download(variant: str, url: str) -> str:
+    """Where else than at `url` the published weights of a variant are."""
+    sources = {
+        MIRROR: f"--from=timm --base-url={MIRROR} (a mirror of Hugging Face that works from China)",
+        "https://huggingface.co": "--from=timm",
+        "https://dl.fbaipublicfiles.com": "--from=official",
+    }
+    others = ", ".join(words for host, words in sources.items() if not url.startswith(host))
     return (
-        f"; other sources: {mirror} (a mirror of Hugging Face that works from China), --from={other}, any other mirror "
-        f"with --base-url, or a file that you have: `{CONVERT} FILE --variant {variant}`; docs/model_zoo.md names more"
+        f"; other sources: {others}, any other mirror with --base-url, or a file that you have: "
+        f"`{CONVERT} FILE --variant {variant}`; docs/model_zoo.md names more"
     )

@@ -48,8 +48,9 @@ def create_model(
 
     Args:
         name: such as `"cait_xxs24_224"`; `list_models()` gives all.
-        pretrained: a `.pdparams`, `.safetensors` or `.pth` file, the suffix may be left out. A position embedding of
-            another resolution is resized; everything else must fit the model.
+        pretrained: a `.pdparams`, `.safetensors` or `.pth` file, the suffix may be left out; or the folder of a run,
+            for its `best_model`. A position embedding of another resolution is resized; everything else must fit the
+            model.
         num_classes: width of the head, 1000 if not given. Where it is given and `pretrained` has another class
             count, the head stays random; the logger `cait` says so.
         arguments: any other argument of `CaiT`, in place of the variant's.
