@@ -3,6 +3,8 @@
     python CaiT/export_model.py                     # XXS24 with CaiT/cait_xxs24_224.pdparams, into CaiT/infer
     python CaiT/export_model.py -cfg=output/my_run/config.yaml --model_path=output/my_run/best_model \
         --save-inference-dir=output/my_run/inference --onnx --with-attention
+
+The bundle that is in the folder stays until the new one is proven. That of another model is replaced with --force only.
 """
 
 import pathlib
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--with-attention", action="store_true", help="more outputs: the class-attention maps")
     parser.add_argument("--onnx", action="store_true", help="also inference.onnx; see requirements-onnx.txt")
     parser.add_argument("--no-fused-ops", action="store_true", help="no program of fused operators for CPUs")
+    parser.add_argument("--force", action="store_true", help="replace the bundle of another model, or other files")
     add_key_flag(parser)
     args = parser.parse_args()
     values = cfg.read_yaml(args.config_dir) | {"MODEL.PRETRAINED": str(args.model_path)}
@@ -45,7 +48,7 @@ def main() -> None:
         print(note)
     print(f"{len(class_names)} classes, from {class_names[0]} to {class_names[-1]}")
     description = build_description(config, class_names, weights, args.precision, args.with_attention)
-    differences = export(model, description, args.save_inference_dir, args.onnx, not args.no_fused_ops)
+    differences = export(model, description, args.save_inference_dir, args.onnx, not args.no_fused_ops, args.force)
     for engine, difference in differences.items():
         print(f"{engine}: the outputs differ from the model's by at most {difference:.2e}")
     print(f"exported: {config.MODEL.NAME} to {args.save_inference_dir}")

@@ -73,7 +73,7 @@ def test_a_program_that_differs_is_no_bundle(tiny_weights, tmp_path, monkeypatch
 def test_an_export_replaces_an_earlier_bundle_and_nothing_else(tiny_weights, own_bundle):
     config, model, path = tiny_weights
     (own_bundle / "latest.pdparams").write_text("mine")
-    export(model, build_description(config, CLASS_NAMES[::-1], path), own_bundle)
+    export(model, build_description(config, CLASS_NAMES[::-1], path), own_bundle, force=True)
     assert read_description(own_bundle).class_names == CLASS_NAMES[::-1]
     assert len(list(own_bundle.iterdir())) == len(read_description(own_bundle).files) + 2
     assert (own_bundle / "latest.pdparams").read_text() == "mine"
@@ -97,7 +97,7 @@ def test_a_fused_program_that_differs_is_no_bundle(tiny_weights, tmp_path, monke
 @pytest.mark.parametrize(
     "damage, words",
     [
-        (lambda folder: (folder / "inference.yaml").unlink(), "inference.yaml: missing"),
+        (lambda folder: (folder / "inference.yaml").unlink(), "inference.yaml is missing"),
         (lambda folder: (folder / "inference.yaml").write_text("variant: x"), "not the description of a bundle"),
         (lambda folder: (folder / "inference.yaml").write_text("a: ["), "not the description of a bundle"),
         (lambda folder: edit(folder, files=None), "not the description of a bundle"),

@@ -212,7 +212,7 @@ def test_wrong_usage_is_one_sentence(tmp_path, words, exit_code, message):
 
 def test_an_empty_folder_is_no_bundle(digits, tmp_path):
     result = run_python(INFER, f"--img-path={digits / 'val'}", f"--model_dir={tmp_path}")
-    assert result.returncode == 1 and result.stderr.startswith(f"error: {tmp_path}/inference.yaml: missing")
+    assert result.returncode == 1 and result.stderr.startswith(f"error: {tmp_path}: holds no bundle")
 
 
 def test_16_bits_keep_their_shades_and_32_are_refused(tiny_bundle, tmp_path):

@@ -57,6 +57,13 @@ def test_the_copy_has_all_of_the_project_and_nothing_else(tmp_path):
     assert not copied & set(HOSTILE) and set(names) & copied
 
 
+def test_the_top_of_the_project_has_what_belongs_there():
+    """What a test or a run left there is not committed by mistake."""
+    names = subprocess.run(["git", "ls-files", "*"], cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
+    beside = {name for name in names if "/" not in name and not name.startswith(("requirements", "."))}
+    assert not beside - {"LICENSE", "Makefile", "README.md", "README_cn.md", "pyproject.toml"}
+
+
 def test_git_in_a_copy_never_reaches_the_users_repository(tmp_path):
     """In a worktree `.git` is a file that names the repository."""
     source = copy_project(ROOT, tmp_path / "worktree")

@@ -64,7 +64,17 @@ LAYERS = [
         "ops.library",
         "bench.report",
     },
-    {"convert", "deploy.fused", "download", "ops.build", "optim", "watch", "visualize.maps", "data.pixels"},
+    {
+        "convert",
+        "deploy.bundle_folder",
+        "deploy.fused",
+        "download",
+        "ops.build",
+        "optim",
+        "watch",
+        "visualize.maps",
+        "data.pixels",
+    },
     {
         "cli",
         "checkpoint",

@@ -11,6 +11,7 @@ from cait.checkpoint import load_weights
 from cait.checkpoint_files import find_weights
 from cait.data.image_files import image_files, spread
 from cait.deploy.bundle import ONNX, STEM, Description, read_description
+from cait.deploy.bundle_folder import bundle_folder
 from cait.deploy.classify import Reader
 from cait.deploy.inference_engine import Engine, choose_program, why_not
 from cait.deploy.onnx_file import OnnxPredictor
@@ -37,6 +38,7 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
     Raises:
         CaitError: the bundle, the weights or the images are missing or damaged.
     """
+    folder = bundle_folder(folder)
     description = read_description(folder)
     weights = find_weights(weights)
     read = Reader(description, apply_exif=False)

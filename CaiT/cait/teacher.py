@@ -15,6 +15,7 @@ import paddle
 from cait.checkpoint import read_weights
 from cait.checkpoint_files import find_weights
 from cait.deploy.bundle import DESCRIPTION, PROGRAMS, STEM, read_description
+from cait.deploy.bundle_folder import bundle_folder
 from cait.deploy.onnx_file import check_tools, open_session
 from cait.errors import CaitError, UsageError
 from cait.files import check_readable
@@ -32,7 +33,7 @@ def build_teacher(config) -> Teacher:
         UsageError: there is no such teacher.
         CaitError: it cannot be loaded, wants other images, or knows another number of classes.
     """
-    name, path = config.DISTILL.TEACHER, pathlib.Path(config.DISTILL.TEACHER)
+    name, path = config.DISTILL.TEACHER, bundle_folder(config.DISTILL.TEACHER)
     with _unchanged_random_state():
         if (path / DESCRIPTION).is_file():
             data, channels = config.DATA, config.MODEL.IN_CHANNELS

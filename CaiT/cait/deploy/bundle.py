@@ -20,19 +20,18 @@ import numpy as np
 import yaml
 
 from cait import stops
+from cait.deploy.bundle_folder import DESCRIPTION, STEM, SafeLoader, bundle_folder
 from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import check_readable, is_file, read_text, write_text
 from cait.next_step import without_bundle
 
-STEM = "inference"
 PROGRAM_SUFFIXES, PARAMETERS_SUFFIX = (".json", ".pdmodel"), ".pdiparams"
-DESCRIPTION, PARAMETERS = f"{STEM}.yaml", f"{STEM}{PARAMETERS_SUFFIX}"
+PARAMETERS = f"{STEM}{PARAMETERS_SUFFIX}"
 PROGRAMS = tuple(f"{STEM}{suffix}" for suffix in PROGRAM_SUFFIXES)
 ONNX = f"{STEM}.onnx"
 LOGITS, CLASS_ATTENTION = "logits", "class_attention"
 FORMAT = 2
-SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where there is one: a tenth of the time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +139,7 @@ def read_description(folder: str | os.PathLike) -> Description:
     Raises:
         CaitError: a file is missing, malformed or not the one that was exported.
     """
-    path = pathlib.Path(folder) / DESCRIPTION
+    path = bundle_folder(folder) / DESCRIPTION
     if not is_file(path):
         raise CaitError(f"{folder}: holds no bundle ({DESCRIPTION} is missing){without_bundle(folder)}")
     text = read_text(path)
@@ -171,10 +170,10 @@ def read_beside(folder: str | os.PathLike, precision: str | None) -> Iterator[co
     """
 
     def read() -> Description:
-        description = read_description(folder)
+        description, found = read_description(folder), bundle_folder(folder)
         for name in description.fused_files(precision or description.precision) or ():
-            if (pathlib.Path(folder) / name).is_file():
-                _checksum(pathlib.Path(folder) / name)
+            if (found / name).is_file():
+                _checksum(found / name)
         return description
 
     gc.disable()
@@ -205,7 +204,7 @@ def verify(folder: str | os.PathLike, description: Description, name: str) -> pa
     Raises:
         CaitError: it is missing or not the one that was exported.
     """
-    file = pathlib.Path(folder) / name
+    file = bundle_folder(folder) / name
     if not is_file(file):
         raise CaitError(f"{file}: missing; the bundle is not whole, export the model anew")
     check_readable(file)

@@ -1,9 +1,12 @@
 """Exports a model as a bundle, and proves that Paddle Inference gives with it what the model gives."""
 
+import contextlib
 import dataclasses
+import os
 import pathlib
 import platform
 import shutil
+from collections.abc import Iterator
 
 import numpy as np
 import paddle
@@ -12,17 +15,16 @@ from paddle.static import InputSpec
 
 from cait.deploy.bundle import (
     CLASS_ATTENTION,
-    DESCRIPTION,
     LOGITS,
     ONNX,
     PARAMETERS_SUFFIX,
     PROGRAM_SUFFIXES,
-    STEM,
     Description,
     find_program,
     fused_stem,
     write_description,
 )
+from cait.deploy.bundle_folder import DESCRIPTION, JOB, STEM, TRIAL, commit, described, finish
 from cait.deploy.fused import PRECISIONS, FusedCaiT
 from cait.deploy.inference_engine import Engine, why_not
 from cait.deploy.onnx_file import OnnxPredictor, check_tools, write_onnx
@@ -33,6 +35,7 @@ from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.model import CaiT
 from cait.ops.library import OperatorsUnavailable
+from cait.run_lock import held
 
 CHECK_BATCHES = (1, 3)  # the batch dimension must really be free
 
@@ -76,73 +79,123 @@ def build_description(
 
 
 def export(
-    model: CaiT, description: Description, folder: pathlib.Path, onnx: bool = False, fused: bool = True
+    model: CaiT,
+    description: Description,
+    folder: pathlib.Path,
+    onnx: bool = False,
+    fused: bool = True,
+    force: bool = False,
 ) -> dict[str, float]:
-    """Writes the bundle into the folder, and nothing else there.
-
-    The program is made and tried in a subfolder first; what the folder held of an earlier bundle is removed before, so
-    that a failed export cannot pass for a good one.
+    """Makes a bundle, proves it, and puts it in the folder. The bundle that is there stays whole until then.
 
     Args:
         model: with its weights.
         description: its self-test and file checksums are filled in.
-        folder: made where needed.
+        folder: made where needed; other files in it stay.
         onnx: write `inference.onnx` too.
         fused: write a program of fused operators too, where this machine can make one; else prints why not.
+        force: replace the bundle of another model, and files that are named as those of a bundle, too.
 
     Returns:
         Largest difference of an output between the model and each engine, by kind of engine.
 
     Raises:
-        UsageError: this machine cannot try the precision, or has no packages for ONNX.
-        CaitError: the folder cannot be written, or the exported program gives other numbers.
+        UsageError: this machine cannot try the precision, has no packages for ONNX, or the folder needs `force`.
+        CaitError: the folder cannot be written, another export into it is running, or the exported program gives other
+            numbers.
     """
     engines = _engines(description.precision)
-    fused_model = _fused(model, description) if fused else None
     if onnx:
         check_tools()
     folder = writable_folder(folder)
+    with held(folder, JOB) as note:
+        if note:
+            print(note)
+        finish(folder)
+        if not force:
+            _check_replaceable(folder, description)
+        trial = folder / TRIAL
+        shutil.rmtree(trial, ignore_errors=True)  # left by a killed export
+        trial.mkdir()
+        try:
+            description, images, expected = _write(model, description, trial, onnx, fused)
+            differences = _prove(trial, description, engines, images, expected)
+            commit(folder, description.files)
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+    return differences
+
+
+def _check_replaceable(folder: pathlib.Path, new: Description) -> None:
+    """Raises UsageError if the folder holds another model's bundle, or files that only have the names of a bundle's."""
+    advice = "choose another folder, or replace what is there with --force"
+    old = described(folder)
+    own = {DESCRIPTION, *old["files"]} if old else set()
     for name in _possible_files():
-        (folder / name).unlink(missing_ok=True)
-    trial = folder / f".{STEM}.tmp"
-    shutil.rmtree(trial, ignore_errors=True)  # left by a killed export
-    trial.mkdir()
-    try:
-        layer = WithClassAttention(model) if CLASS_ATTENTION in description.outputs else model
-        layer.eval()
-        # Images of the self-test, first, and more of their kind, so that batches of several sizes can be tried.
-        images = np.concatenate([description.self_test_input(), _more_images(description, max(CHECK_BATCHES) - 1)])
-        with paddle.no_grad():
-            results = layer(paddle.to_tensor(images))
-        arrays = [tensor.numpy() for tensor in (results if isinstance(results, (list, tuple)) else [results])]
-        expected = dict(zip(description.outputs, arrays))
-        programs = {STEM: layer}
-        if fused_model:
-            programs[fused_stem(description.precision)] = fused_model
-            engines[f"CPU, fused {description.precision}"] = Engine(precision=description.precision)
-        written = []
-        for stem, network in programs.items():
-            _save_program(network, description, trial / stem)
-            written += [find_program(trial, stem), trial / f"{stem}{PARAMETERS_SUFFIX}"]
-        if onnx:
-            written.append(write_onnx(trial, description))
-        self_test = [float(value) for value in expected[LOGITS][0]]
-        files = {path.name: sha256_of(path) for path in written}
-        description = dataclasses.replace(description, files=files, self_test_logits=self_test)
-        write_description(trial, description)
-        differences = {}
-        for name, engine in engines.items():
-            predictor = Predictor(trial, engine, self_test=False)
-            differences[name] = _compare(name, predictor, images, expected, engine.precision)
-        if onnx:
-            differences["ONNX Runtime"] = _compare(
-                "ONNX Runtime", OnnxPredictor(trial, description), images, expected, "fp32"
-            )
-        for name in (*files, DESCRIPTION):  # the description last: without it there is no bundle
-            (trial / name).replace(folder / name)
-        return differences
-    finally:
-        shutil.rmtree(trial, ignore_errors=True)
+        if os.path.lexists(folder / name) and name not in own:
+            raise UsageError(f"{folder / name}: no file of a bundle that export_model.py wrote; {advice}")
+    for key in ("variant", "image_size", "channels") if old else ():
+        if old.get(key) != getattr(new, key):
+            values = f"{key} {old.get(key)} and not {getattr(new, key)}"
+            raise UsageError(f"{folder}: holds the bundle of another model, of {values}; {advice}")
+    pair = [old.get("class_names") if old else new.class_names, new.class_names]
+    if all(isinstance(names, list) and len(names) == len(new.class_names) for names in pair):
+        # Names that were not known, because the data set was not there, are numbers.
+        pair = [names for names in pair if names != [str(index) for index in range(len(names))]]
+    if len(pair) == 2 and pair[0] != pair[1]:
+        raise UsageError(f"{folder}: holds the bundle of a model with other class names; {advice}")
+
+
+def _write(
+    model: CaiT, description: Description, folder: pathlib.Path, onnx: bool, fused: bool
+) -> tuple[Description, np.ndarray, dict[str, np.ndarray]]:
+    """Writes all files of the bundle; the description, images to try it with, and the model's outputs for them."""
+    layer = WithClassAttention(model) if CLASS_ATTENTION in description.outputs else model
+    layer.eval()
+    # Images of the self-test, first, and more of their kind, so that batches of several sizes can be tried.
+    images = np.concatenate([description.self_test_input(), _more_images(description, max(CHECK_BATCHES) - 1)])
+    with paddle.no_grad():
+        results = layer(paddle.to_tensor(images))
+    arrays = [tensor.numpy() for tensor in (results if isinstance(results, (list, tuple)) else [results])]
+    expected = dict(zip(description.outputs, arrays))
+    programs = {STEM: layer}
+    if fused and (fused_model := _fused(model, description)):
+        programs[fused_stem(description.precision)] = fused_model
+    written = []
+    for stem, network in programs.items():
+        _save_program(network, description, folder / stem)
+        written += [find_program(folder, stem), folder / f"{stem}{PARAMETERS_SUFFIX}"]
+    if onnx:
+        written.append(write_onnx(folder, description))
+    self_test = [float(value) for value in expected[LOGITS][0]]
+    files = {path.name: sha256_of(path) for path in written}
+    description = dataclasses.replace(description, files=files, self_test_logits=self_test)
+    write_description(folder, description)
+    return description, images, expected
+
+
+def _prove(
+    folder: pathlib.Path,
+    description: Description,
+    engines: dict[str, Engine],
+    images: np.ndarray,
+    expected: dict[str, np.ndarray],
+) -> dict[str, float]:
+    """Largest differences of the outputs from the expected ones, by engine.
+
+    Raises:
+        CaitError: one is larger than the precision explains.
+    """
+    if description.fused_files(description.precision):
+        engines = engines | {f"CPU, fused {description.precision}": Engine(precision=description.precision)}
+    differences = {}
+    for name, engine in engines.items():
+        predictor = Predictor(folder, engine, self_test=False)
+        differences[name] = _compare(name, predictor, images, expected, engine.precision)
+    if ONNX in description.files:
+        name = "ONNX Runtime"
+        differences[name] = _compare(name, OnnxPredictor(folder, description), images, expected, "fp32")
+    return differences
 
 
 def _more_images(description: Description, count: int) -> np.ndarray:
@@ -170,9 +223,28 @@ def _fused(model: CaiT, description: Description) -> FusedCaiT | None:
 
 def _save_program(layer: nn.Layer, description: Description, stem: pathlib.Path) -> None:
     spec = InputSpec([None, description.channels, *description.image_size], "float32", "images")
-    # full_graph: tracing by bytecode (SOT) breaks off in PaddlePaddle 2.6.
-    static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
-    paddle.jit.save(static, str(stem))
+    with _home_in(stem.parent):
+        # full_graph: tracing by bytecode (SOT) breaks off in PaddlePaddle 2.6.
+        static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
+        try:
+            paddle.jit.save(static, str(stem))
+        finally:
+            static.forward.rollback()  # `to_static` has changed the layer itself
+
+
+@contextlib.contextmanager
+def _home_in(folder: pathlib.Path) -> Iterator[None]:
+    """Lets Paddle, which writes the code that it traces to `~/.cache`, write it into the folder."""
+    kept = {name: os.environ.get(name) for name in ("HOME", "USERPROFILE")}
+    os.environ.update(dict.fromkeys(kept, str(folder)))
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _engines(precision: str) -> dict[str, Engine]:

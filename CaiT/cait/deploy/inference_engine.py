@@ -53,7 +53,7 @@ def paddle_config(
     files: tuple[str, str],
     engine: Engine,
     description: Description,
-    scratch: pathlib.Path,
+    scratch: pathlib.Path | None,
 ) -> inference.Config:
     """Paddle's configuration for a bundle.
 
@@ -62,7 +62,7 @@ def paddle_config(
         files: as `choose_program` says.
         engine: one that this machine can run, with a precision.
         description: of the bundle.
-        scratch: folder that may be emptied once the predictor is made.
+        scratch: for TensorRT, a folder that may be emptied once the predictor is made.
     """
     program, parameters = (folder / name for name in files)
     if engine.tensorrt and program.suffix == ".json":

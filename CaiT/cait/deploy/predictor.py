@@ -1,5 +1,6 @@
 """Runs a bundle with Paddle Inference. Knows files and arrays, and nothing of the model's code."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -9,6 +10,7 @@ import numpy as np
 from paddle import inference
 
 from cait.deploy.bundle import LOGITS, PARAMETERS, Description, read_description, verify
+from cait.deploy.bundle_folder import bundle_folder
 from cait.deploy.inference_engine import Engine, choose_program, paddle_config, why_not
 from cait.errors import CaitError, UsageError
 
@@ -50,7 +52,7 @@ class Predictor:
         self_test: bool = True,
         description: Description | None = None,
     ):
-        self.folder = pathlib.Path(folder)
+        self.folder = bundle_folder(folder)
         self.description = description or read_description(folder)
         self.engine = dataclasses.replace(engine, precision=engine.precision or self.description.precision)
         if reason := why_not(self.engine):
@@ -62,8 +64,10 @@ class Predictor:
             for name in files:
                 verify(folder, self.description, name)
         try:
-            with tempfile.TemporaryDirectory() as scratch:  # for what TensorRT makes of the program
-                scratch = pathlib.Path(scratch)
+            with contextlib.ExitStack() as stack:
+                scratch = None
+                if engine.tensorrt:  # for what it makes of the program
+                    scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 self.paddle_config = paddle_config(self.folder, files, self.engine, self.description, scratch)
                 self._predictor = inference.create_predictor(self.paddle_config)
         except Exception as error:  # Paddle raises almost anything on a program it cannot load
