@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from cait.data.check import before_training, check_data, look
-from cait.data.dataset import FileSource, ImageDataset, read_list
+from cait.data.dataset import ImageDataset, read_list
 from cait.data.transforms import EvalTransform
 from cait.errors import CaitError
 from conftest import ROOT, run_python
@@ -70,7 +70,6 @@ def test_images_without_files_are_passed_over(digits):
 def test_check_names_everything_that_is_wrong_with_a_folder(tmp_path):
     touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "train/dog/._b.png", "train/dog/notes.txt", "val/dog/c.png")
     (tmp_path / "train" / "empty").mkdir()
-    damage(FileSource([str(tmp_path / "val" / "dog" / "c.png")], [0]), 0)
     (tmp_path / "val" / "dog" / "c.png").write_bytes(b"no image")
     result = run_python(SCRIPT, "check", f"--data-path={tmp_path}", "--dataset=folder")
     assert result.returncode == 1 and result.stderr == f"error: {tmp_path}: 1 of 3 images cannot be read\n"
@@ -85,6 +84,22 @@ def test_check_names_everything_that_is_wrong_with_a_folder(tmp_path):
         "val: 1 of 1 images cannot be read",
         f"test: there is no {tmp_path}/test",
     ]
+
+
+def test_check_goes_on_after_a_fault(tmp_path, digits):
+    """In a list, or in the layout of folders: all images are decoded that can be found."""
+    touch(tmp_path, "train/cat/a.png", "val/cow/b.png", "val/cow/c.png")
+    (tmp_path / "val" / "cow" / "b.png").write_bytes(b"no image")
+    said = []
+    with pytest.raises(CaitError, match="1 of 3 images cannot be read; 1 other faults are named above"):
+        check_data(tmp_path, "folder", said.append)
+    assert f"{tmp_path}/val/cow/b.png: not in the folder of a class that training knows" in said
+    assert f"{tmp_path}/val/cow/b.png: the image cannot be read (cannot identify image file)" in said
+    (digits / "train_list.txt").write_text("no label\n")
+    said.clear()
+    with pytest.raises(CaitError, match="0 of 30 images cannot be read; 1 other faults are named above"):
+        check_data(digits, "imagenet2012", said.append)
+    assert said[0] == f"{digits}/train_list.txt: line 1 must be `relative/path label`, not 'no label'"
 
 
 def test_check_reads_lists(digits):

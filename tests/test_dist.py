@@ -225,17 +225,19 @@ def test_a_silent_process_ends_the_others(tiny_yaml, all_digits, tmp_path):
 
 @pytest.mark.parametrize("launcher", [False, True])
 def test_what_one_process_cannot_read_ends_all_with_its_reason(tiny_yaml, digits, tmp_path, launcher):
+    """Process 0 looks at the images before training; without that, it is process 1 which has to read this one."""
     lines = (digits / "val_list.txt").read_text().splitlines()
     broken = digits / lines[1].split()[0]  # an image of process 1
     broken.write_bytes(b"no image")
-    command = words(tiny_yaml, digits, tmp_path / "run", "-epochs=3")
-    command = launched(2, tmp_path, *command) if launcher else [*command, "-ngpus=2"]
+    command = words(tiny_yaml, digits, tmp_path / "run", "-epochs=3", "-o", "EVALUATE.ON_BAD_IMAGE=error")
+    looks = ["-o", f"DATA.CHECK_SECONDS={5 if launcher else 0}"]
+    command = launched(2, tmp_path, *command, *looks) if launcher else [*command, *looks, "-ngpus=2"]
     result = run_python(*command)
-    sentence = rf"error: .*{re.escape(broken.name)}.* \(process 1 of 2\)\n"
+    sentence = rf"error: .*{re.escape(broken.name)}.* \(process {0 if launcher else 1} of 2\)\n"
     assert result.returncode == 1 and re.search(sentence, result.stderr + result.stdout)
     assert "Traceback" not in result.stderr + result.stdout
     assert launcher or re.fullmatch(sentence, result.stderr)
-    assert (tmp_path / "run" / "latest.pdstates").is_file()  # an image of the validation does not cost the epoch
+    assert launcher or (tmp_path / "run" / "latest.pdstates").is_file()  # of the epoch before the validation
 
 
 def test_a_loss_that_is_not_finite_in_one_process_is_named_by_it(tiny_yaml, digits, tmp_path):

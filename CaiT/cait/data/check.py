@@ -101,6 +101,18 @@ def _looked(sets, seconds, strict, log) -> CaitError | None:
     )
 
 
+class _Report:
+    """Where the lines of a check go, and how many of them are about something wrong beside unreadable images."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say, self.faults = say, 0
+
+    def fault(self, error: CaitError) -> None:
+        """Says what is wrong, and counts it."""
+        self.say(str(error))
+        self.faults += 1
+
+
 def check_data(root: pathlib.Path, dataset: str, say: Callable[[str], None] = tqdm.write) -> None:
     """Decodes every image of a data folder, with all cores, and names what cannot be read and what is left out.
 
@@ -110,14 +122,18 @@ def check_data(root: pathlib.Path, dataset: str, say: Callable[[str], None] = tq
         say: gets every line of the report.
 
     Raises:
-        CaitError: images cannot be read; or the data is missing, or a list, an archive or the layout of the folders is
-            wrong.
+        CaitError: images cannot be read, or a list, an archive or the layout of the folders is wrong, all of which was
+            said; or there is no data.
     """
     if not root.exists():
         raise CaitError(f"{root}: no such data folder; --data-path=FOLDER names it")
-    total = bad = 0
+    report, total, bad = _Report(say), 0, 0
     for split in ("train", "val", "test"):
-        source = _source(root, dataset, split, say)
+        try:
+            source = _source(root, dataset, split, report)
+        except CaitError as error:
+            report.fault(error)
+            continue
         if source is None:
             continue
         say(f"{split}: {len(source.names)} images")
@@ -127,42 +143,46 @@ def check_data(root: pathlib.Path, dataset: str, say: Callable[[str], None] = tq
             errors += 1
         say(f"{split}: {errors} of {len(source.names)} images cannot be read")
         total, bad = total + len(source.names), bad + errors
-    if not total:
+    if not total and not report.faults:
         raise CaitError(f"{root}: holds nothing that -dataset={dataset} reads; dataset/README.md shows what it needs")
-    if bad:
-        raise CaitError(f"{root}: {bad} of {total} images cannot be read")
+    if bad or report.faults:
+        more = f"; {report.faults} other faults are named above" if report.faults else ""
+        raise CaitError(f"{root}: {bad} of {total} images cannot be read{more}")
 
 
-def _source(root: pathlib.Path, dataset: str, split: str, say: Callable[[str], None]) -> ds.Source | None:
+def _source(root: pathlib.Path, dataset: str, split: str, report: _Report) -> ds.Source | None:
     """The images of a split; None, which is said, if it is not there."""
     if dataset in ds.CIFAR_ARCHIVES:
         if split == "val":
             return None
         return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, split)
     if dataset == "folder":
-        return _folder(root, split, say)
+        return _folder(root, split, report)
     path = root / f"{split}_list.txt"
     if not path.is_file():
-        say(f"{split}: there is no {path}")
+        report.say(f"{split}: there is no {path}")
         return None
     return ds.read_test_list(path, root) if split == "test" else ds.read_list(path, root, ANY_LABEL)
 
 
-def _folder(root: pathlib.Path, split: str, say: Callable[[str], None]) -> ds.Source | None:
+def _folder(root: pathlib.Path, split: str, report: _Report) -> ds.Source | None:
     folder = root / split
     if not folder.is_dir():
-        say(f"{split}: there is no {folder}")
+        report.say(f"{split}: there is no {folder}")
         return None
     listing = list_images(folder)
     for path in listing.left_out:
-        say(f"{path}: is no image, and left out")
+        report.say(f"{path}: is no image, and left out")
     for path in listing.hidden:
-        say(f"{path}: is hidden, and left out")
-    if split == "test":
-        return ds.FileSource(listing.images, [ds.NO_LABEL] * len(listing.images))
-    for name in ds.empty_folders(folder, listing):
-        say(f"{folder / name}: the folder holds no images, and is left out")
-    return ds.labelled_images(folder, listing, ds.class_folders(root))
+        report.say(f"{path}: is hidden, and left out")
+    if split != "test":
+        for name in ds.empty_folders(folder, listing):
+            report.say(f"{folder / name}: the folder holds no images, and is left out")
+        try:
+            ds.labelled_images(folder, listing, ds.class_folders(root))
+        except CaitError as error:  # the images can be read all the same, or cannot
+            report.fault(error)
+    return ds.FileSource(listing.images, [ds.NO_LABEL] * len(listing.images))
 
 
 def _errors(source: ds.Source, split: str, say: Callable[[str], None]) -> Iterator[str]:
