@@ -64,7 +64,7 @@ def isolate() -> pathlib.Path:
         return pathlib.Path(os.environ[MARK])
     users_caches = _caches()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cait-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove, folder, os.getpid())
     sys.path[:] = [path for path in sys.path if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     for name in list(os.environ):
         if name not in KEPT and not name.startswith(KEPT_BEGINNINGS):
@@ -76,6 +76,11 @@ def isolate() -> pathlib.Path:
     os.environ[MARK] = str(copy)
     _watch([*(REPOSITORY / name for name in USERS), *users_caches])
     return copy
+
+
+def _remove(folder: pathlib.Path, owner: int) -> None:
+    if os.getpid() == owner:  # not a child that was forked
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _caches() -> list[pathlib.Path]:
