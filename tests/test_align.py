@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cait import align, exchange, losses, optim
+from cait import align, align_run, exchange, losses, optim
 from cait.align_golden import GoldenReference
 from cait.align_run import golden_references
 from cait.checkpoint import save_weights
@@ -193,3 +193,11 @@ def test_all_are_the_tiny_model_and_every_variant():
     """Without climbing: tests/test_model.py holds each variant against the same golden file."""
     names = [reference.name for reference in golden_references(["all"], GOLDEN)]
     assert names == ["tiny", *list_models()] and len(names) == 11
+
+
+def test_live_weights_may_be_the_folder_of_a_run(monkeypatch, tmp_path):
+    (tmp_path / "best_model.pdparams").touch()
+    monkeypatch.setattr(align_run, "LiveReference", lambda name, make_model, weights, pictures: weights)
+    assert list(align_run.live_references(["cait_xxs24_224"], tmp_path, None)) == [tmp_path / "best_model.pdparams"]
+    with pytest.raises(CaitError, match="nowhere: no such checkpoint"):
+        list(align_run.live_references(["cait_xxs24_224"], tmp_path / "nowhere", None))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from cait.align import Reference
 from cait.align_golden import GoldenReference
 from cait.align_live import LiveReference
+from cait.checkpoint_files import find_weights
 from cait.data.image_files import image_files
 from cait.errors import CaitError
 from cait.files import read_text
@@ -41,6 +42,7 @@ def live_references(
     names: list[str], weights: pathlib.Path | None, images: pathlib.Path | None
 ) -> Iterator[LiveReference]:
     """References that run timm, for names of variants or `["all"]`."""
+    weights = find_weights(weights) if weights else None
     pictures = image_files(images) if images else None
     for name in list_models() if names == ["all"] else names:
         variant_config(name)
