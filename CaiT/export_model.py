@@ -38,16 +38,16 @@ def main() -> None:
     config = cfg.make_config(values | {name: value for name, value, _ in given_keys(args)})
     weights = find_weights(config.MODEL.PRETRAINED)
     from cait.checkpoint import load_weights  # after the flags are checked
-    from cait.data.build import build_class_names
+    from cait.class_names import shown_classes
     from cait.deploy.export import build_description, export
     from cait.zoo import build_model
 
-    class_names = build_class_names(config)
+    classes = shown_classes(config)
     model = build_model(config)
-    for note in load_weights(model, weights):
+    for note in load_weights(model, weights) + classes.notes:
         print(note)
-    print(f"{len(class_names)} classes, from {class_names[0]} to {class_names[-1]}")
-    description = build_description(config, class_names, weights, args.precision, args.with_attention)
+    print(f"{len(classes.names)} classes, from {classes.names[0]} to {classes.names[-1]}")
+    description = build_description(config, classes.names, weights, args.precision, args.with_attention)
     differences = export(model, description, args.save_inference_dir, args.onnx, not args.no_fused_ops, args.force)
     for engine, difference in differences.items():
         print(f"{engine}: the outputs differ from the model's by at most {difference:.2e}")

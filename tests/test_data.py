@@ -17,7 +17,7 @@ def test_training_reads_train_and_val_lists_only(tiny_config, digits):
     (digits / "test_list.txt").unlink()
     loaders = build_loaders(tiny_config())
     assert (len(loaders.train.dataset), len(loaders.val.dataset), loaders.test) == (40, 20, None)
-    assert loaders.class_names[:2] == ["zero", "one"]
+    assert loaders.classes.names[:2] == ["zero", "one"]
 
 
 def test_evaluation_reads_the_val_list_only(tiny_config, digits):
@@ -44,7 +44,7 @@ def test_one_image_needs_no_data_folder(tiny_config, digits):
     config = tiny_config(PRED=True, MODEL__PRETRAINED="x", PREDICT__IMAGE=image, DATA__DATA_PATH="nowhere")
     loaders = build_loaders(config)
     assert loaders.test.dataset.source.names == [image]
-    assert loaders.class_names == [str(index) for index in range(10)]
+    assert loaders.classes.names == [str(index) for index in range(10)]
 
 
 def test_no_data_folder_is_an_error(tiny_config):
@@ -59,13 +59,13 @@ def test_channels_that_no_image_has_are_an_error(tiny_config):
 
 def test_class_names_of_imagenet_are_built_in(tiny_config, digits):
     (digits / "labels.txt").unlink()
-    names = build_loaders(tiny_config(MODEL__NUM_CLASSES=1000)).class_names
+    names = build_loaders(tiny_config(MODEL__NUM_CLASSES=1000)).classes.names
     assert (len(names), names[213]) == (1000, "Irish setter, red setter")
 
 
 def test_a_label_file_names_the_classes(tiny_config, tmp_path):
     (tmp_path / "names.txt").write_text("".join(f"{index} class {index}\n" for index in range(10)))
-    assert build_loaders(tiny_config(DATA__LABELS=str(tmp_path / "names.txt"))).class_names[3] == "class 3"
+    assert build_loaders(tiny_config(DATA__LABELS=str(tmp_path / "names.txt"))).classes.names[3] == "class 3"
 
 
 def test_a_label_file_of_another_length_is_an_error(tiny_config):
@@ -77,11 +77,11 @@ def test_folder_has_a_class_per_folder(tiny_config, digits):
     shutil.copytree(digits / "val", digits / "test")
     config = {"DATA__DATASET": "folder"}
     loaders = build_loaders(tiny_config(**config))
-    assert loaders.class_names == sorted(loaders.class_names) and len(loaders.class_names) == 10
+    assert loaders.classes.names == sorted(loaders.classes.names) and len(loaders.classes.names) == 10
     source = loaders.train.dataset.source
     assert len(source.names) == 40
     for name, label in zip(source.names, source.labels):
-        assert f"/train/{loaders.class_names[label]}/" in name
+        assert f"/train/{loaders.classes.names[label]}/" in name
     test = build_loaders(tiny_config(**config, PRED=True, MODEL__PRETRAINED="x")).test
     assert len(test.dataset) == len(list((digits / "test").rglob("*.png"))) > 0
 
@@ -126,7 +126,7 @@ def test_cifar_is_read_from_its_archive(tiny_config, cifar):
     config = {"DATA__DATASET": dataset, "MODEL__NUM_CLASSES": classes, "DATA__IMAGE_SIZE": 32, **rgb}
     for path in (archive, archive.parent):
         loaders = build_loaders(tiny_config(**config, DATA__DATA_PATH=str(path)))
-        assert loaders.class_names[9] == "name 9"
+        assert loaders.classes.names[9] == "name 9"
         [batch] = loaders.val
         assert batch.labels.tolist() == [0, 1, 2, 3, 4, 9]
         assert np.array_equal(batch.images.numpy(), pixels.reshape(6, 3, 32, 32).transpose(0, 2, 3, 1))

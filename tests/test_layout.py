@@ -89,7 +89,7 @@ LAYERS = [
     {"zoo", "data.fast", "data.image_files", "data.list_files"},
     {"data.imagenet_lists"},
     {"data.dataset"},
-    {"data.check", "data.loader", "data.lite", "data.mixup", "stand_in", "bench.step"},
+    {"class_names", "data.check", "data.loader", "data.lite", "data.mixup", "stand_in", "bench.step"},
     {"data.build", "engine", "exchange"},
     {"align", "evaluation", "start", "deploy.bundle"},
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file", "deploy.service_metrics"},
@@ -101,6 +101,7 @@ LAYERS = [
 ]
 SEES_CONFIG = {
     "align",
+    "class_names",
     "cli",
     "config",
     "jobs",

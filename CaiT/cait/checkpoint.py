@@ -113,7 +113,9 @@ def read_weights(file: str | os.PathLike) -> dict[str, np.ndarray]:
     return check_floats(named_tensors(load_tensors(file), file), str(file))
 
 
-def load_weights(model: CaiT, path: str | os.PathLike, reset_head: bool = False) -> list[str]:
+def load_weights(
+    model: CaiT, path: str | os.PathLike, reset_head: bool = False, is_other_head: bool = False
+) -> list[str]:
     """Loads weights into the model; every tensor must be there in its shape, and no other.
 
     Two differences can be bridged: a position embedding of another resolution is resized, and with `reset_head` a
@@ -122,6 +124,7 @@ def load_weights(model: CaiT, path: str | os.PathLike, reset_head: bool = False)
     Args:
         path: a `.pdparams`, `.safetensors` or `.pth` file; the suffix may be left out.
         reset_head: allow another class count.
+        is_other_head: with `reset_head`, leave a head of the same count as it was made, too: its classes are others.
 
     Returns:
         Lines for the log: the file that was read, and what was done to fit it.
@@ -131,12 +134,12 @@ def load_weights(model: CaiT, path: str | os.PathLike, reset_head: bool = False)
     """
     file = find_weights(path)
     weights = read_weights(file)
-    notes = [f"weights from {file}", *_adapt(weights, model, reset_head)]
+    notes = [f"weights from {file}", *_adapt(weights, model, reset_head, is_other_head)]
     _set_weights(model, weights, file)
     return notes
 
 
-def _adapt(weights: dict, model: CaiT, reset_head: bool) -> list[str]:
+def _adapt(weights: dict, model: CaiT, reset_head: bool, is_other_head: bool) -> list[str]:
     """Changes the weights in place where they may differ from the model; says what was done."""
     notes = []
     own = model.state_dict()
@@ -150,7 +153,8 @@ def _adapt(weights: dict, model: CaiT, reset_head: bool) -> list[str]:
         notes.append(f"position embedding resized from {side}x{side} to {grid[0]}x{grid[1]} patches")
     elif count and side**2 == count and grid != (side, side):
         notes.append(f"position embedding taken as {grid[0]}x{grid[1]} patches, as many as a {side}x{side} one has")
-    if reset_head and len(shapes["head.weight"]) == 2 and shapes["head.weight"] != own["head.weight"].shape:
+    has_other_count = shapes["head.weight"] != own["head.weight"].shape
+    if reset_head and len(shapes["head.weight"]) == 2 and (has_other_count or is_other_head):
         weights |= {name: own[name].numpy() for name in ("head.weight", "head.bias")}
         notes.append(f"fresh head for {own['head.bias'].shape[0]} classes in place of {shapes['head.weight'][1]}")
     return notes

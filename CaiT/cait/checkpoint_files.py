@@ -47,6 +47,11 @@ def find_states(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
     return stem, pathlib.Path(f"{stem}{STATES}")
 
 
+def begins_again(path: str | os.PathLike) -> bool:
+    """Whether a path is the folder of a run that was stopped before its first checkpoint."""
+    return not find_states(path)[1].is_file() and pathlib.Path(path, "config.yaml").is_file()
+
+
 def check_can_resume(path: str | os.PathLike) -> None:
     """Checks that there is something to resume from: a state, weights alone, or a run before its first checkpoint.
 

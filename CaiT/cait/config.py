@@ -49,7 +49,8 @@ KEYS = (
         "Training images: as for the published weights, or more than twice as fast by simplejpeg "
         "(requirements-fast.txt), with other pixels (performance.md). Evaluation always reads with Pillow."),
     Key("DATA.LABELS", "", PATH,
-        "File of class names, a line each: `index name`, or `index WordNet-id name`; empty: those of the data set."),
+        "File of class names, a line each: `index name`, or `index WordNet-id name`; empty: those that the "
+        "checkpoint was trained on, else those of the data set. A run saves the names, and not this key."),
     Key("DATA.ON_BAD_IMAGE", "error", choice("error", "skip"),
         "Training on an image that cannot be read: stop, or leave it out and count it."),
     Key("DATA.CHECK_SECONDS", 2.0, number(0),
@@ -78,7 +79,8 @@ KEYS = (
         "Weights to start from: `.pdparams`, `.safetensors` or `.pth`, the suffix may be left out; or the folder of a "
         "run, for its `best_model`."),
     Key("MODEL.RESET_HEAD", False, FLAG,
-        "Training: start with a fresh head where that of MODEL.PRETRAINED has another class count; else an error."),
+        "Training: start with a fresh head where that of MODEL.PRETRAINED has another class count (else an error) or "
+        "is known to have classes of other names."),
     Key("MODEL.PATCH_SIZE", 16, integer(1), "Side of a patch in pixels."),
     Key("MODEL.IN_CHANNELS", 3, integer(1), "Channels of the input: 3 reads images as RGB, 1 as grey."),
     Key("MODEL.NUM_CLASSES", 1000, integer(1), "Number of classes."),
@@ -167,7 +169,9 @@ KEYS = (
 _BY_NAME = {key.name: key for key in KEYS}
 
 # How a command starts rather than what a run is: not saved, so that `-resume` and `-cfg` can take over a saved config.
-START_KEYS = ("EVAL", "PRED", "NGPUS", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE", "LOG_NAME")
+START_KEYS = ("EVAL", "PRED", "NGPUS", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE", "LOG_NAME", "DATA.LABELS")
+
+CLASSES = "CLASSES"  # what a run records of its classes in its config; no key, for another run may have others
 
 
 def _set_value(config: CfgNode, name: str, value: Any) -> None:
@@ -218,6 +222,7 @@ def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> 
     if path.resolve() in _open:
         raise UsageError(f"{path}: BASE files include each other")
     tree = read_tree(path)
+    tree.pop(CLASSES, None)
     bases = tree.pop("BASE", None) or []
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise UsageError(f"{path}: BASE must be a list of file names")
@@ -285,8 +290,8 @@ def _check_together(config: CfgNode) -> None:
         raise UsageError("PREDICT.IMAGE needs -pred")
 
 
-def save_config(config: CfgNode, path: str | os.PathLike) -> None:
-    """Writes the config, all of it but START_KEYS, as YAML that `-cfg` reads again."""
+def save_config(config: CfgNode, path: str | os.PathLike, classes: Mapping[str, list[str]] | None = None) -> None:
+    """Writes the config, all of it but START_KEYS, as YAML that `-cfg` reads again, and a record of the classes."""
     config = config.clone()
     config.defrost()
     for name in START_KEYS:
@@ -295,7 +300,8 @@ def save_config(config: CfgNode, path: str | os.PathLike) -> None:
         for part in parents:
             section = section[part]
         del section[last]
-    write_text(path, config.dump(sort_keys=False))
+    record = yaml.safe_dump({CLASSES: dict(classes)}, allow_unicode=True, sort_keys=False) if classes else ""
+    write_text(path, config.dump(sort_keys=False) + record)
 
 
 def changes_since(config: CfgNode, saved: str | os.PathLike) -> list[str]:

@@ -69,7 +69,7 @@ def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> evaluation
     if dist.rank() == 0:
         write_text(folder / "evaluation.json", json.dumps(result.counts(), indent=1) + "\n")
         if counts is not None:
-            write_confusion(folder, counts, loaders.class_names, unreadable)
+            write_confusion(folder, counts, loaders.classes.names, unreadable)
     return result
 
 
@@ -97,10 +97,10 @@ def _predict_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     loaders.log_notes(log)
     failed = 0
     results = evaluation.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K, precision=precision)
-    with write_results(folder / "predictions.csv", loaders.class_names) as write:
+    with write_results(folder / "predictions.csv", loaders.classes.names) as write:
         for name, best, error in results:
             for class_id, prob in best:
-                log.info(result_line(name, class_id, loaders.class_names[class_id], prob))
+                log.info(result_line(name, class_id, loaders.classes.names[class_id], prob))
             if error:
                 log.error(error)
                 failed += 1

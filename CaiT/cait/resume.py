@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from cait import dist
 from cait.checkpoint import load_checkpoint, load_weights
-from cait.checkpoint_files import BEST, LATEST, STATES, WEIGHTS, find_states
+from cait.checkpoint_files import BEST, LATEST, STATES, WEIGHTS, begins_again, find_states
 from cait.config import changes_since, read_yaml, run_folder
 from cait.data.build import Loaders
 from cait.ema import ModelEma
@@ -80,12 +80,18 @@ def batch_plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:
 
 
 def starting_point(
-    config: CfgNode, plan: dict[str, Any], model: CaiT, optimizer: paddle.optimizer.Optimizer, ema: ModelEma | None
+    config: CfgNode,
+    plan: dict[str, Any],
+    model: CaiT,
+    optimizer: paddle.optimizer.Optimizer,
+    ema: ModelEma | None,
+    is_other_head: bool,
 ) -> tuple[dict[str, Any], list[dict], str]:
     """Puts what is trained where training starts.
 
     Args:
         plan: `batch_plan` of this run.
+        is_other_head: see `Classes`.
 
     Returns:
         Progress, metrics of the epochs done, and words for the log.
@@ -98,11 +104,10 @@ def starting_point(
         best |= {"best_ema_acc1": -1.0, "best_ema_epoch": 0}
     progress = {"epoch": 0, "step": 0} | best
     resume = config.TRAIN.RESUME
-    began = resume and not find_states(resume)[1].is_file() and (pathlib.Path(resume) / "config.yaml").is_file()
-    if not resume or began:  # a run that was stopped before its first checkpoint begins again
+    if not resume or begins_again(resume):
         words = "random weights"
         if config.MODEL.PRETRAINED:
-            words = "; ".join(load_weights(model, config.MODEL.PRETRAINED, config.MODEL.RESET_HEAD))
+            words = "; ".join(load_weights(model, config.MODEL.PRETRAINED, config.MODEL.RESET_HEAD, is_other_head))
         if ema is not None:
             ema.restart()
         return progress, [], words

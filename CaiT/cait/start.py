@@ -90,16 +90,19 @@ def log_name(config: CfgNode, job: str) -> str:
     return config.LOG_NAME or f"log_{job}.txt"
 
 
-def open_job(config: CfgNode, folder: pathlib.Path, job: str, note: str = "") -> logging.Logger:
+def open_job(
+    config: CfgNode, folder: pathlib.Path, job: str, note: str = "", classes: dict[str, list[str]] | None = None
+) -> logging.Logger:
     """The job's log, its head, and the config beside it; in other processes than the first a log that says nothing.
 
     Args:
         folder, note: what `held_folder` gave.
+        classes: the record of a training, see `Classes.record`.
     """
     if dist.rank() > 0:
         return open_log(None)
     log = open_log(folder / log_name(config, job))
-    save_config(config, folder / ("config.yaml" if job == "train" else f"config_{job}.yaml"))
+    save_config(config, folder / ("config.yaml" if job == "train" else f"config_{job}.yaml"), classes)
     log.info("%s with %s, output in %s", job, config.MODEL.NAME, folder)
     versions = {"paddle": paddle, "numpy": np, "pillow": PIL}
     words = [f"{name} {module.__version__}" for name, module in versions.items()]

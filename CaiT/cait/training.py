@@ -57,7 +57,8 @@ class _Run:
     def save(self, names: list[str], ema_names: Sequence[str] = (), **more: Any) -> None:
         """Saves under these names, with `more` beside the progress; process 0 writes, and all wait for it."""
         if dist.rank() == 0:
-            progress = self.progress | {"loss_scale": self.precision.state()} | more
+            progress = self.progress | {"loss_scale": self.precision.state(), "classes": self.loaders.classes.record()}
+            progress |= more
             save_checkpoint(self.folder, names, self.model, self.optimizer, progress, self.ema, ema_names)
         dist.wait_for_all()
 
@@ -90,10 +91,10 @@ def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     freeze(model, config.TRAIN.FREEZE)
     optimizer = build_optimizer(config, model)
     ema = None if config.TRAIN.EMA_DECAY is None else ModelEma(model, config.TRAIN.EMA_DECAY)
-    progress, rows, origin = starting_point(config, plan, model, optimizer, ema)
+    progress, rows, origin = starting_point(config, plan, model, optimizer, ema, loaders.classes.is_other_head)
     _start_equal(config, progress, model, ema)
     remove_replaced(config, folder)
-    log = open_job(config, folder, "train", note)
+    log = open_job(config, folder, "train", note, loaders.classes.record())
     loaders.log_notes(log)
     _look_at_images(config, loaders, log)
     precision.load(progress.pop("loss_scale", {}))

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cait import dist
+from cait.class_names import Classes, evaluated_classes, shown_classes, trained_classes
 from cait.data import dataset as ds
 from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, parse_rand_augment, three_augment
 from cait.data.fast import FastTrainTransform, prepare_fast_reader
 from cait.data.image_files import image_files
-from cait.data.labels import IMAGENET1K, read_class_names
 from cait.data.list_files import check_some_exist
 from cait.data.loader import ImageLoader
 from cait.data.pixels import loops_or_reason
@@ -19,16 +19,16 @@ from cait.errors import CaitError, UsageError
 
 
 class Loaders(NamedTuple):
-    """The loaders that a job needs, the others None, the names of the classes, and what the log says of the files."""
+    """The classes, what the log says of the data, and the loaders that a job needs, the others None."""
 
-    class_names: list[str]
+    classes: Classes
     notes: list[str]
     train: ImageLoader | None = None
     val: ImageLoader | None = None
     test: ImageLoader | None = None
 
     def log_notes(self, log: logging.Logger) -> None:
-        """Warns of what was left out."""
+        """Warns of what the notes say."""
         for words in self.notes:
             log.warning(words)
 
@@ -46,73 +46,49 @@ def build_loaders(config) -> Loaders:
     needs_root = not (config.PRED and config.PREDICT.IMAGE)
     if needs_root and not root.exists():
         raise CaitError(f"{root}: no such data folder; -data_path=FOLDER names it")
-    class_names = build_class_names(config)
-    notes: list[str] = []
-
-    def source(split: str) -> ds.Source:
-        return _source(config, root, split, class_names, notes.append)
-
+    classes = (shown_classes if config.PRED else evaluated_classes if config.EVAL else trained_classes)(config)
+    notes = classes.notes
     loops_or_reason()  # which are built and loaded here, before the reading processes are started
     if config.PRED:
-        return Loaders(class_names, notes, test=_loader(config, source("test")))
+        return Loaders(classes, notes, test=_loader(config, _test_source(config, root, notes.append)))
     val = None
     if config.EVAL or config.VALIDATE_FREQ:
-        val = _loader(config, source("val"), config.EVALUATE.ON_BAD_IMAGE != "error", dist.world_size())
+        skip_bad = config.EVALUATE.ON_BAD_IMAGE != "error"
+        val = _loader(config, _source(config, root, "val", classes), skip_bad, dist.world_size())
     if config.EVAL:
-        return Loaders(class_names, notes, val=val)
-    return Loaders(class_names, notes, val=val, train=_train_loader(config, source("train")))
+        return Loaders(classes, notes, val=val)
+    return Loaders(classes, notes, val=val, train=_train_loader(config, _source(config, root, "train", classes)))
 
 
-def build_class_names(config) -> list[str]:
-    """Names from DATA.LABELS, else those that come with the data set, else the class indices.
-
-    Raises:
-        CaitError: a label file or archive is missing or malformed.
-        UsageError: there are more or fewer names than classes.
-    """
-    root = pathlib.Path(config.DATA.DATA_PATH)
-    num_classes = config.MODEL.NUM_CLASSES
-    names = None
-    if not root.exists():  # one image of -pred, and an export, need no data folder
-        pass
-    elif config.DATA.DATASET == "folder":
-        names = ds.class_folders(root)
-    elif config.DATA.DATASET in ds.CIFAR_ARCHIVES:
-        names = ds.cifar_class_names(ds.cifar_archive(root, config.DATA.DATASET), config.DATA.DATASET)
-    if names is not None and len(names) != num_classes:
-        empty = ds.empty_classes(root) if config.DATA.DATASET == "folder" else []
-        more = f" (without images, and so left out: {', '.join(empty)})" if empty else ""
-        words = f"{len(names)} classes{more}: set -o MODEL.NUM_CLASSES={len(names)}, not {num_classes}"
-        raise UsageError(f"{root}: has {words}")
-    if config.DATA.LABELS:
-        source = pathlib.Path(config.DATA.LABELS)
-    elif names is not None:
-        return names
-    elif (root / "labels.txt").is_file():
-        source = root / "labels.txt"
-    elif num_classes == 1000 and config.DATA.DATASET == "imagenet2012":
-        source = IMAGENET1K
-    else:
-        return [str(index) for index in range(num_classes)]
-    names = read_class_names(source)
-    if len(names) != num_classes:
-        raise UsageError(f"{source}: names {len(names)} classes, but MODEL.NUM_CLASSES is {num_classes}")
-    return names
-
-
-def _source(config, root: pathlib.Path, split: str, class_names: list[str], note: Callable[[str], None]) -> ds.Source:
+def _test_source(config, root: pathlib.Path, note: Callable[[str], None]) -> ds.Source:
+    """The images to predict."""
     dataset = config.DATA.DATASET
-    if split == "test" and config.PREDICT.IMAGE:
+    if config.PREDICT.IMAGE:
         return ds.FileSource([config.PREDICT.IMAGE], [ds.NO_LABEL])
     if dataset in ds.CIFAR_ARCHIVES:
-        return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
+        return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, "test")
     if dataset == "folder":
-        if split == "test":
-            names = image_files(root / "test", note)
-            return ds.FileSource(names, [ds.NO_LABEL] * len(names))
-        return ds.read_folder(root, split, class_names, note)
-    path = root / f"{split}_list.txt"
-    source = ds.read_test_list(path, root) if split == "test" else ds.read_list(path, root, config.MODEL.NUM_CLASSES)
+        names = image_files(root / "test", note)
+        return ds.FileSource(names, [ds.NO_LABEL] * len(names))
+    path = root / "test_list.txt"
+    return _some_exist(ds.read_test_list(path, root), path, root)
+
+
+def _source(config, root: pathlib.Path, split: str, classes: Classes) -> ds.Source:
+    """The images to train or to evaluate on, with the labels of the model."""
+    dataset = config.DATA.DATASET
+    if dataset in ds.CIFAR_ARCHIVES:
+        source = ds.read_cifar(ds.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
+    elif dataset == "folder":
+        source = ds.read_folder(root, split, classes.of_data or classes.names, classes.notes.append)
+    else:
+        path, num_labels = root / f"{split}_list.txt", max(config.MODEL.NUM_CLASSES, len(classes.index or ()))
+        source = _some_exist(ds.read_list(path, root, num_labels), path, root)
+    source.labels = classes.relabel(source.labels, root)
+    return source
+
+
+def _some_exist(source: ds.Source, path: pathlib.Path, root: pathlib.Path) -> ds.Source:
     check_some_exist(source.names, str(path), f"its lines are relative to {root}")
     return source
 

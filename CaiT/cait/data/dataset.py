@@ -5,7 +5,7 @@ import pathlib
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -78,18 +78,21 @@ def read_test_list(path: pathlib.Path, root: pathlib.Path) -> FileSource:
     return FileSource(names, [NO_LABEL] * len(names))
 
 
-def class_folders(root: pathlib.Path) -> list[str]:
+def class_folders(root: pathlib.Path, splits: Sequence[str] = ("train", "val")) -> list[str]:
     """Names of the classes: the sorted names of the folders with images in `train`, or in `val` without a `train`.
 
+    Args:
+        splits: other folders to look into; the first with classes counts.
+
     Raises:
-        CaitError: neither folder holds any, or a folder cannot be listed.
+        CaitError: no such folder holds any, or a folder cannot be listed.
     """
-    for split in ("train", "val"):
+    for split in splits:
         if (root / split).is_dir():
             names = [name for name in class_entries(root / split) if holds_image(root / split / name)]
             if names:
                 return names
-    raise CaitError(f"{root}: needs train/CLASS/IMAGE and val/CLASS/IMAGE")
+    raise CaitError(f"{root}: needs {' and '.join(f'{split}/CLASS/IMAGE' for split in splits)}")
 
 
 def empty_classes(root: pathlib.Path) -> list[str]:

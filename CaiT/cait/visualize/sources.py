@@ -15,8 +15,8 @@ import paddle
 
 from cait.checkpoint import load_weights
 from cait.checkpoint_files import find_weights
+from cait.class_names import shown_classes
 from cait.config import make_config, read_yaml, run_folder
-from cait.data.build import build_class_names
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
 from cait.deploy.export import WithClassAttention, build_description
 from cait.deploy.inference_engine import Engine
@@ -201,9 +201,10 @@ def open_sources(
 def _open_weights(name: str, file: pathlib.Path, values: dict[str, Any]) -> WeightsSource:
     config = make_config(values | {"MODEL.PRETRAINED": str(file)})
     select_device(config)
-    description = build_description(config, build_class_names(config), file)
+    classes = shown_classes(config)
+    description = build_description(config, classes.names, file)
     model = build_model(config)
-    for note in load_weights(model, file):
+    for note in load_weights(model, file) + classes.notes:
         print(note)
     return WeightsSource(name, model, description)
 
