@@ -50,13 +50,13 @@ def test_before_training_all_bad_images_are_named_and_strict_ones_stop_it(tmp_pa
     for name in ("validation", "training"):
         (tmp_path / name).mkdir()
         sets[name] = ImageDataset(damage(noise_images(tmp_path / name, 5), 1, 3), EvalTransform((8, 8)), 3, seed=0)
-    before_training(sets, 30, [], log)
-    assert "5 of 5 training images looked for, 5 of them decoded: 2 cannot be read" in caplog.text
+    before_training(sets, 30, {}, log)
+    assert "looked for 5 of 5 training images, and decoded 5: 2 cannot be read" in caplog.text
     assert sum("the image cannot be read" in record.message for record in caplog.records) == 4
-    with pytest.raises(CaitError, match=r"2 images cannot be read, the first: .*training/1\.png: .*_data\.py check"):
-        before_training(sets, 30, ["training"], log)
+    with pytest.raises(CaitError, match=r"2 images cannot be read, the first: .*training/1\.png: .* images; go on so$"):
+        before_training(sets, 30, {"training": "go on so"}, log)
     caplog.clear()
-    before_training(sets, 0, ["training"], log)
+    before_training(sets, 0, {"training": "go on so"}, log)
     assert caplog.text == ""
 
 

@@ -1,9 +1,12 @@
 """Image files of every format, and everything that a damaged one can raise, through everything that reads images."""
 
 import asyncio
+import functools
 import io
 import pathlib
 import struct
+import sys
+import types
 import zlib
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from cait.align_live import LiveReference
+from cait.data import decoding
 from cait.data.check import check_data, look
 from cait.data.dataset import FileSource, ImageDataset
 from cait.data.decoding import UnreadableImage, formats, has_image_suffix, identified, suffixes, unreadable
@@ -180,6 +184,20 @@ def test_every_format_on_the_list_is_found_and_read(readers, tmp_path, suffix):
     assert array.shape == (8, 8, 3) and np.abs(array.astype(int) - 77).max() < 80
     path.rename(tmp_path / "image")
     assert identified(str(tmp_path / "image")) == (suffix != ".tga")  # which has no signature
+
+
+def test_heic_is_on_the_list_where_its_plugin_is_installed(monkeypatch):
+    """A stand-in for pillow-heif."""
+
+    def register_heif_opener():
+        monkeypatch.setitem(Image.OPEN, "HEIF", Image.OPEN["PNG"])
+        monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+
+    plugin = types.SimpleNamespace(register_heif_opener=register_heif_opener)
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    monkeypatch.setattr(decoding, "formats", functools.cache(formats.__wrapped__))
+    monkeypatch.setattr(decoding, "suffixes", functools.cache(suffixes.__wrapped__))
+    assert "HEIF" in decoding.formats() and has_image_suffix("IMG_0001.HEIC")
 
 
 def test_no_format_is_tried_that_starts_other_programs_or_holds_no_photographs():

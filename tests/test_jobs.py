@@ -155,7 +155,7 @@ def test_a_bad_validation_image_costs_training_nothing(tiny_config, tmp_path, di
     log = (tmp_path / "run" / "log_train.txt").read_text()
     words = "count as wrong" if answer == "wrong" else "are left out"
     assert log.count(f"Val: 2 of 20 images cannot be read and {words}, the first: {bad[0]}: the image") == 2
-    assert "20 of 20 validation images looked for, 20 of them decoded: 2 cannot be read" in log
+    assert "looked for 20 of 20 validation images, and decoded 20: 2 cannot be read" in log
     assert log.index(f"{bad[1]}: the image cannot be read") < log.index("Now training epoch 1")
 
 
@@ -166,6 +166,8 @@ def test_bad_images_that_are_errors_stop_training_before_it_begins(tiny_config, 
         jobs.run(tiny_config(**{key: "error"}))
     log = (tmp_path / "run" / "log_train.txt").read_text()
     assert all(f"{path}: the image cannot be read" in log for path in bad) and "Now training" not in log
+    with pytest.raises(CaitError, match=f"; {key.replace('__', '.')}="):
+        jobs.run(tiny_config(**{key: "error"}))
     with pytest.raises(CaitError, match="the image cannot be read"):  # without the look, by training or validation
         jobs.run(tiny_config(**{key: "error"}, DATA__CHECK_SECONDS=0))
     assert "Now training epoch 1" in (tmp_path / "run" / "log_train.txt").read_text()

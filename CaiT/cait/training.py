@@ -155,8 +155,11 @@ def _train_epoch(run: _Run, epoch: int, rate: float, criterion: Callable, **step
 
 def _look_at_images(config: CfgNode, loaders: Loaders, log: logging.Logger) -> None:
     sets = {"validation": loaders.val, "training": loaders.train}
-    answers = {"validation": config.EVALUATE.ON_BAD_IMAGE, "training": config.DATA.ON_BAD_IMAGE}
-    strict = [name for name, answer in answers.items() if answer == "error"]
+    strict = {}
+    if config.EVALUATE.ON_BAD_IMAGE == "error":
+        strict["validation"] = "EVALUATE.ON_BAD_IMAGE=wrong counts those of validation as wrong"
+    if config.DATA.ON_BAD_IMAGE == "error":
+        strict["training"] = "DATA.ON_BAD_IMAGE=skip leaves those of training out"
     found = {name: loader.dataset for name, loader in sets.items() if loader is not None}
     before_training(found, config.DATA.CHECK_SECONDS, strict, log)
 

@@ -9,6 +9,7 @@ from cait import dist
 from cait.class_names import Classes, evaluated_classes, shown_classes, trained_classes
 from cait.data import dataset as ds
 from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, parse_rand_augment, three_augment
+from cait.data.decoding import formats
 from cait.data.fast import FastTrainTransform, prepare_fast_reader
 from cait.data.image_files import image_files
 from cait.data.list_files import check_some_exist
@@ -49,6 +50,7 @@ def build_loaders(config) -> Loaders:
     classes = (shown_classes if config.PRED else evaluated_classes if config.EVAL else trained_classes)(config)
     notes = classes.notes
     loops_or_reason()  # which are built and loaded here, before the reading processes are started
+    formats()  # so are Pillow's readers
     if config.PRED:
         return Loaders(classes, notes, test=_loader(config, _test_source(config, root, notes.append)))
     val = None

@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -65,14 +65,14 @@ def look(source: ds.Source, mode: str, seconds: float) -> Look:
 
 
 def before_training(
-    sets: Mapping[str, ds.ImageDataset], seconds: float, strict: Collection[str], log: logging.Logger
+    sets: Mapping[str, ds.ImageDataset], seconds: float, strict: Mapping[str, str], log: logging.Logger
 ) -> None:
     """A look at the data sets of a run, in process 0, for so many seconds in all. The log tells what was found.
 
     Args:
         sets: by the words for the log, such as "training".
         seconds: that it may take; 0: no look.
-        strict: which of the sets must have no bad image.
+        strict: the sets that must have no bad image, each with the advice on how to go on with them all the same.
         log: of the run.
 
     Raises:
@@ -83,22 +83,21 @@ def before_training(
 
 
 def _looked(sets, seconds, strict, log) -> CaitError | None:
-    fatal = []
+    fatal, advice = [], []
     for name, dataset in sets.items():
         num_asked, num_decoded, bad = look(dataset.source, dataset.mode, seconds / len(sets))
-        words = f"{num_asked} of {len(dataset)} {name} images looked for, {num_decoded} of them decoded"
-        log.info(f"{words}: {len(bad)} cannot be read" if bad else f"{words}: no bad one")
+        words = f"looked for {num_asked} of {len(dataset)} {name} images, and decoded {num_decoded}"
+        log.info(f"{words}: {len(bad)} cannot be read" if bad else f"{words}: found no unreadable one")
         for error in bad[:NAMED]:
             log.warning(error)
         if len(bad) > NAMED:
             log.warning("and %d more", len(bad) - NAMED)
         fatal += bad if name in strict else []
+        advice += [strict[name]] if name in strict and bad else []
     if not fatal:
         return None
-    return CaitError(
-        f"{len(fatal)} images cannot be read, the first: {fatal[0]}; `prepare_data.py check` names all bad images, and "
-        "DATA.ON_BAD_IMAGE=skip leaves those of training out"
-    )
+    advice = ["`prepare_data.py check` names all such images", *advice]
+    return CaitError(f"{len(fatal)} images cannot be read, the first: {fatal[0]}; {'; '.join(advice)}")
 
 
 class _Report:
