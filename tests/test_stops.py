@@ -132,10 +132,11 @@ def test_a_signal_after_the_work_is_done_changes_nothing():
 def test_a_process_that_works_for_its_parent_ends_with_it_alone(tmp_path):
     """By the parent's word or its end, and not by what the whole group is sent."""
     body = """
+    parent = os.getpid()
     with stops.held(*stops.STOPS):
         child = os.fork()
         if not child:
-            stops.end_with_parent()
+            stops.end_with_parent(parent)
             while True:
                 time.sleep(1)
     try:

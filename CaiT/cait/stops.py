@@ -137,12 +137,14 @@ class _Finder:
         return spec
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """Makes a process that works for its parent end when that says so or is gone, and not by a signal to them all.
 
     To be called in its main thread, before it starts others.
+
+    Args:
+        parent: its process id, as the parent itself knows it: it may be gone already.
     """
-    parent = os.getppid()
     waits = hasattr(signal, "sigtimedwait")
     if waits:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)

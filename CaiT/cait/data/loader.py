@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import traceback
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ def collate(samples: list[tuple]) -> list:
 
 
 def _start_worker(_: int) -> None:
-    stops.end_with_parent()
+    stops.end_with_parent(multiprocessing.parent_process().pid)
 
 
 class _BatchReader(paddle.io.Dataset):
