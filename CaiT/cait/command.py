@@ -18,8 +18,9 @@ def outcome(error: BaseException) -> tuple[str, int] | None:
         return stops.asked()
     if isinstance(error, CaitError):
         return str(error), error.exit_code
-    if isinstance(error, OSError):  # a missing permission: the system's own words name the file
-        return str(error), CaitError.exit_code
+    if isinstance(error, OSError):  # such as a missing permission
+        words = error.strerror or str(error)
+        return words if error.filename is None else f"{error.filename}: {words}", CaitError.exit_code
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cait.digest import sha256_of
 from cait.errors import CaitError
-from cait.files import read_text, writable_folder, write_text
+from cait.files import naming_what_fails, read_text, writable_folder, write_text
 from cait.next_step import after_failed_download
 from cait.torch_file import kind_of_file
 
@@ -190,7 +190,8 @@ def _start_of(response, asked: int) -> int:
 def _receive(response, part: pathlib.Path, start: int, total: int | None) -> bool:
     received = start
     bar = tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, disable=None)
-    with bar, open(part, "r+b" if start else "wb") as file:
+    beside = part.with_name(f".{part.name}.tmp")
+    with naming_what_fails(part, beside), bar, open(part, "r+b" if start else "wb") as file:
         file.seek(start)
         while True:
             try:

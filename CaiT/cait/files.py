@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import os
 import pathlib
 import stat
@@ -10,6 +11,8 @@ from typing import TextIO
 
 from cait.errors import CaitError, UsageError
 
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+PROBE_BYTES = 1 << 20
 CSV_ENCODING = "utf-8-sig"  # without its mark, Excel reads names outside ASCII in the system's own encoding
 
 
@@ -19,16 +22,68 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     After an exception `path` is as it was. A killed process may leave the temporary file `.NAME.tmp`, which the
     next write replaces.
+
+    Raises:
+        CaitError: it cannot be written; the message names it and says why, such as a full disk.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # the content is on disk before the name points to it
-        os.replace(temporary, path)
+        with naming_what_fails(path, temporary):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())  # the content is on disk before the name points to it
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is no file of the user's, and the next write replaces it
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def naming_what_fails(path: str | os.PathLike, temporary: pathlib.Path | None = None) -> Iterator[None]:
+    """Within it a write that fails names what was to be written: a full disk has no name of its own.
+
+    Args:
+        path: what is written: a file, or a folder of them.
+        temporary: a file beside it that may be lost; None: a folder is written, `path`.
+
+    Raises:
+        CaitError: the message names `path` and says why it cannot be written.
+    """
+    try:
+        yield
+    except Exception as error:  # a library may raise anything where its write fails, or find later what it wrote
+        if isinstance(error, CaitError) and temporary is not None:
+            raise
+        reason = _why_not_written(error, temporary or _folder_of(pathlib.Path(path)) / ".space.tmp", str(path))
+        if reason is None:
+            raise
+        raise CaitError(f"{path}: cannot be written ({reason[:1].lower()}{reason[1:]})") from error
+
+
+def _folder_of(path: pathlib.Path) -> pathlib.Path:
+    """The folder itself, or the nearest above it that is there."""
+    return next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
+
+
+def _why_not_written(error: Exception, file: pathlib.Path, path: str) -> str | None:
+    """What keeps `file` from growing, as the system says it; None: nothing does, the error is another."""
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno in DISK_FAILURES or str(error.filename) in (str(file), path):
+            return error.strerror
+        return None
+    try:
+        with open(file, "ab") as probe:
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as failure:
+        if failure.errno in DISK_FAILURES:
+            return failure.strerror
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
+    return None
 
 
 @contextlib.contextmanager

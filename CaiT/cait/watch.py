@@ -12,6 +12,7 @@ import paddle
 from paddle import profiler
 
 from cait.errors import UsageError
+from cait.files import naming_what_fails
 from cait.model import CaiT
 
 RECORDS = "vdlrecords.run.log"  # VisualDL goes by the first word
@@ -36,6 +37,11 @@ def check_visualdl() -> None:
 
 def write_scalars(folder: str | os.PathLike, row: Mapping[str, Any]) -> None:
     """Adds the numbers of an epoch to a folder that `visualdl --logdir` shows; a list gets a curve for each entry."""
+    with naming_what_fails(folder):
+        _write_scalars(folder, row)
+
+
+def _write_scalars(folder: str | os.PathLike, row: Mapping[str, Any]) -> None:
     from visualdl import LogWriter
 
     with contextlib.redirect_stdout(io.StringIO()):  # it says that the file is there already

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cait.errors import CaitError
-from cait.files import read_lines
+from cait.files import naming_what_fails, read_lines
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 32
@@ -48,6 +48,13 @@ def write_digits(folder: pathlib.Path) -> bool:
     digits = load_scans()
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
+    with naming_what_fails(folder, temporary / ".space.tmp"):
+        _write(temporary, digits)
+    os.replace(temporary, folder)
+    return True
+
+
+def _write(temporary: pathlib.Path, digits) -> None:
     lists = {"train": [], "val": []}
     tested = {}
     for index, (scan, label) in enumerate(zip(digits.images, digits.target)):
@@ -63,8 +70,6 @@ def write_digits(folder: pathlib.Path) -> bool:
         (temporary / f"{split}_list.txt").write_text("".join(lines))
     (temporary / "test_list.txt").write_text("".join(tested[label] for label in sorted(tested)))
     (temporary / "labels.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(NAMES)))
-    os.replace(temporary, folder)
-    return True
 
 
 def _is_complete(folder: pathlib.Path) -> bool:

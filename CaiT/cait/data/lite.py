@@ -17,7 +17,7 @@ from cait.data.digits import load_scans
 from cait.data.imagenet_lists import VAL_FOLDERS, write_lists
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.errors import CaitError
-from cait.files import read_lines, write_text
+from cait.files import naming_what_fails, read_lines, write_text
 
 CONTENTS = "contents.json"
 SHORT_SIDES = (150, 320)  # of the enlarged digits, in pixels
@@ -62,14 +62,15 @@ def write_lite(
     shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
     temporary.mkdir(parents=True)
     try:
-        if whole_train and not absent:
-            _link_all(temporary, imagenet)
-        elif absent:
-            _write_digits(temporary, num_train, num_val)
-        else:
-            _copy_sample(temporary, imagenet, num_train, num_val)
-        _write_inference_set(temporary, imagenet if whole_infer and not absent else None)
-        write_text(temporary / CONTENTS, json.dumps(contents, indent=2) + "\n")
+        with naming_what_fails(folder, temporary / ".space.tmp"):
+            if whole_train and not absent:
+                _link_all(temporary, imagenet)
+            elif absent:
+                _write_digits(temporary, num_train, num_val)
+            else:
+                _copy_sample(temporary, imagenet, num_train, num_val)
+            _write_inference_set(temporary, imagenet if whole_infer and not absent else None)
+            write_text(temporary / CONTENTS, json.dumps(contents, indent=2) + "\n")
         if folder.exists():
             shutil.rmtree(folder)  # links in it are removed, not followed
         os.replace(temporary, folder)
