@@ -16,7 +16,7 @@ import pathlib
 import shlex
 import sys
 
-from cait.arguments import ArgumentParser, path, positive
+from cait.arguments import ArgumentParser, output_folder, positive
 from cait.command import run_command
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -36,7 +36,8 @@ def _arguments() -> argparse.Namespace:
     for name, help_text in BENCHMARKS.items():
         command = commands.add_parser(name, help=help_text, description=help_text)
         command.add_argument("--rounds", type=positive, default=7, help="measurements of each contestant")
-        command.add_argument("--output", type=path, default=ROOT / "output" / "benchmark", help="folder")
+        folder = output_folder(f"{name}.json", f"{name}.svg")
+        command.add_argument("--output", type=folder, default=ROOT / "output" / "benchmark", help="folder")
         importlib.import_module(f"cait.bench.{name}").add_arguments(command)
     args = parser.parse_args()
     args.command = shlex.join(["python", "CaiT/benchmark.py", *sys.argv[1:]])

@@ -12,7 +12,7 @@ with the model it was made from. Exit code 1 if anything differs.
 import argparse
 import pathlib
 
-from cait.arguments import ArgumentParser, path
+from cait.arguments import ArgumentParser, output_folder, path
 from cait.command import run_command
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder, write_text
@@ -29,7 +29,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--deploy", type=path, metavar="BUNDLE", help="an exported bundle against its weights")
     parser.add_argument("--weights", type=path, help="a checkpoint; with --live, without it, weights by a rule")
     parser.add_argument("--images", type=path, help="a folder of images; with --live, without it, noise")
-    parser.add_argument("--output", type=path, default=ROOT / "output" / "alignment", help="of the logs")
+    logs = {"type": output_folder("report.json"), "default": ROOT / "output" / "alignment", "help": "of the logs"}
+    parser.add_argument("--output", **logs)
     args = parser.parse_args()
     if args.deploy and not (args.weights and args.images):
         raise UsageError("--deploy needs --weights and --images")
@@ -69,8 +70,7 @@ def main() -> None:
 
     write_text(args.output / "report.json", align.report(rows))
     print(align.table(rows))
-    failed = [row for row in rows if not row.passed]
-    if failed:
+    if failed := [row for row in rows if not row.passed]:
         raise CaitError(f"{len(failed)} of {len(rows)} arrays differ; {args.output} has the logs and report.json")
     print(f"all {len(rows)} arrays agree; {args.output} has the logs and report.json")
 

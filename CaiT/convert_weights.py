@@ -8,7 +8,7 @@ python CaiT/convert_weights.py output/best_model.pdparams --to safetensors     #
 import argparse
 import pathlib
 
-from cait.arguments import ArgumentParser, path
+from cait.arguments import ArgumentParser, output_file, path
 from cait.command import run_command
 from cait.errors import UsageError
 from cait.files import user_cache
@@ -26,7 +26,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--base-url", help="a mirror, in place of the publisher's https://host")
     parser.add_argument("--cache", type=path, help="folder of downloads; default: ~/.cache/cait")
     parser.add_argument("--to", choices=("paddle", "safetensors", "torch"), default="paddle")
-    parser.add_argument("--output", type=path, help="default: CaiT/VARIANT.pdparams, or beside SOURCE")
+    output = {"type": output_file(".pdparams", ".safetensors", ".pth"), "help": "default: in CaiT, or beside SOURCE"}
+    parser.add_argument("--output", **output)
     parser.add_argument("--force", action="store_true", help="replace the output if it is there")
     parser.add_argument("--verify", action="store_true", help="show what the model makes of a fixed image")
     args = parser.parse_args()
@@ -41,6 +42,9 @@ def main() -> None:
     from cait.checkpoint_files import find_weights
     from cait.download import fetch_variant
 
+    suffix = exchange.TARGETS[args.to]
+    if args.output is not None:
+        exchange.check_target(args.output, suffix, args.force)
     expected = zoo.variant_shapes(zoo.variant_config(args.variant)) if args.variant else None
     if args.source is None:
         source = fetch_variant(args.variant, args.origin, args.base_url, args.cache or user_cache())
@@ -48,13 +52,10 @@ def main() -> None:
         source = find_weights(args.source)
     tensors = exchange.read_any(source, expected)
     variant = args.variant or exchange.name_of(tensors)
-    suffix = exchange.TARGETS[args.to]
     output = args.output
     if output is None:
         in_place = args.to == "paddle" and variant and source.suffix != suffix
         output = HERE / f"{variant}{suffix}" if in_place else source.with_suffix(suffix)
-    if output.suffix != suffix:
-        raise UsageError(f"--output {output}: must end in {suffix} for --to {args.to}")
     exchange.write_any(tensors, output, args.force)
     size = sum(value.size for value in tensors.values())
     print(f"written: {output}, {variant or 'a CaiT of no published size'}, {len(tensors)} tensors, {size} parameters")

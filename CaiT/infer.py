@@ -10,10 +10,11 @@ import argparse
 import pathlib
 import sys
 
-from cait.arguments import ON, ArgumentParser, add_bundle_flags, path, positive, results_file, text_path
+from cait.arguments import ON, ArgumentParser, add_bundle_flags, output_file, output_folder, positive, text_path
 from cait.command import run_command
 from cait.errors import CaitError, UsageError
 
+REPORTS = ("benchmark.log", "benchmark.json")
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -25,11 +26,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
     parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **ON)
     parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **ON)
-    parser.add_argument("--output", type=results_file, help="also write the results: .csv, for Excel too, or .jsonl")
-    npy = {"nargs": "?", "const": pathlib.Path("output_inference_engine.npy"), "metavar": "FILE.npy"}
-    parser.add_argument("--reprod_log", type=path, help="also write them for reprod_log", **npy)
+    results = "also write the results: .csv, for Excel too, or .jsonl"
+    parser.add_argument("--output", type=output_file(".csv", ".jsonl"), help=results)
+    npy = {"nargs": "?", "const": "output_inference_engine.npy", "metavar": "FILE.npy"}
+    parser.add_argument("--reprod_log", type=output_file(".npy"), help="also write them for reprod_log", **npy)
     parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **ON)
-    parser.add_argument("--save_log_path", type=path, help="folder for it: benchmark.log and benchmark.json")
+    parser.add_argument("--save_log_path", type=output_folder(*REPORTS), help=f"folder for it: {' and '.join(REPORTS)}")
     args = parser.parse_args()
     if args.save_log_path and not args.benchmark:
         raise UsageError("--save_log_path needs --benchmark=True")

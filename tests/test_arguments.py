@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import re
 import runpy
 import sys
 
@@ -23,7 +24,9 @@ WORDS = {
     "--fp-item", "--device-num",
 }  # fmt: skip
 WORD_KEYS = {"AUG.AUTO_AUGMENT", "MODEL.NAME"}
-PATHS = (arguments.path, arguments.text_path, arguments.results_file)
+PATHS = (arguments.path, arguments.text_path)
+# What names a folder for files whose names are not known before the work: they refuse what is there in their own ways.
+FOLDERS = {"digits", "lists", "lite", "export_model.py", "visualize.py"}
 
 
 class _Seen(Exception):
@@ -50,13 +53,15 @@ def parser_of(script, monkeypatch):
     raise AssertionError(f"{script.name}: made no parser")
 
 
-def options(parser):
-    """Every argument of a parser and of its commands."""
+def options(parser, of_command=None):
+    """Every argument of a parser and of its commands, each with the name of the script or command."""
+    of_command = of_command or pathlib.Path(parser.prog).name
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from options(command)
+            for name, command in action.choices.items():
+                yield from options(command, name)
         else:
+            action.of_command = of_command
             yield action
 
 
@@ -72,8 +77,9 @@ def test_every_option_that_may_be_a_path_expands_the_home_directory(script, monk
         if action.nargs == 0 or action.choices or set(names) & {*WORDS, *cli.FLAGS, *cli.SWITCHES}:
             continue
         assert action.type not in (None, str, pathlib.Path), f"{script.name}: {names[0]} is a path, or one of WORDS"
-        if action.type in PATHS:
-            assert str(action.type("~/a.csv")) == f"{tmp_path}/a.csv"
+        suffix = getattr(action.type, "suffixes", [""])[0]
+        if action.type in PATHS or hasattr(action.type, "suffixes") or hasattr(action.type, "names"):
+            assert str(action.type(f"~/a{suffix}")) == f"{tmp_path}/a{suffix}"
 
 
 @pytest.mark.any_paddle
@@ -91,6 +97,30 @@ def test_no_flag_may_stand_twice_with_different_values(script, monkeypatch):
         with pytest.raises(UsageError, match=f"{action.option_strings[0]}.*: stands twice, with different values"):
             action(parser, namespace, "b")
         action(parser, argparse.Namespace(), "b")  # of another command line
+
+
+@pytest.mark.any_paddle
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_option_that_names_what_is_written_refuses_files_of_the_users(script, monkeypatch, tmp_path):
+    parser = parser_of(script, monkeypatch)
+    for action in options(parser) if parser else ():
+        words = action.option_strings or [action.dest]
+        if action.nargs == 0 or not any(re.search("output|save|reprod_log", word) for word in words):
+            continue
+        if action.dest in cli.FLAGS:  # the folder of a run
+            continue
+        kind = action.type
+        is_file, is_folder = hasattr(kind, "suffixes"), hasattr(kind, "names")
+        assert is_file or is_folder or action.of_command in FOLDERS, f"{script.name}: {words}"
+        if is_file:
+            for name in ("photo.jpg", "notes.txt", "none"):
+                with pytest.raises(argparse.ArgumentTypeError, match="must end in"):
+                    kind(str(tmp_path / name))
+        for name in [f"a{suffix}" for suffix in getattr(kind, "suffixes", ())] + list(getattr(kind, "names", ())):
+            (tmp_path / name).write_bytes(b"\xff\xd8 a photo \0")
+            with pytest.raises(argparse.ArgumentTypeError, match=f"{name}: is there and not .*, so it is not replaced"):
+                kind(str(tmp_path / name if is_file else tmp_path))
+            (tmp_path / name).unlink()
 
 
 def test_every_key_that_may_be_a_path_expands_the_home_directory(monkeypatch, tmp_path):

@@ -110,7 +110,10 @@ def test_an_existing_file_is_replaced_only_by_force(tmp_path):
     path.write_text("mine")
     with pytest.raises(UsageError, match="is there already; --force replaces it"):
         exchange.write_any(exchange.read_any(TIMM_STYLE), path)
+    with pytest.raises(UsageError, match="is there and not a checkpoint, so it is not replaced"):
+        exchange.write_any(exchange.read_any(TIMM_STYLE), path, force=True)
     assert path.read_text() == "mine"
+    path.write_bytes(TIMM_STYLE.read_bytes())
     exchange.write_any(exchange.read_any(TIMM_STYLE), path, force=True)
     assert len(load_tensors(path)) == 98
 
@@ -145,7 +148,8 @@ def test_the_digest_is_the_same_everywhere_and_sees_every_weight(tmp_path):
             1,
             "weights of another model: blocks.3.norm1.weight is missing",
         ),
-        ([str(TIMM_STYLE), "--output", "a.txt"], 2, "--output a.txt: must end in .pdparams for --to paddle"),
+        ([str(TIMM_STYLE), "--output", "a.txt"], 2, "a.txt: must end in .pdparams or .safetensors or .pth"),
+        ([str(TIMM_STYLE), "--output", "a.pth"], 2, "a.pth: must end in .pdparams, as --to says"),
     ],
 )
 def test_wrong_usage_is_one_sentence(tmp_path, words, exit_code, message):

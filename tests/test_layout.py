@@ -22,7 +22,7 @@ LAYERS = [
         "variants",
         "deploy.batcher",
     },
-    {"command", "watchdog"},
+    {"command", "outputs", "watchdog"},
     {
         "files",
         "next_step",

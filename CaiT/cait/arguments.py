@@ -2,9 +2,11 @@
 
 import argparse
 import pathlib
+from collections.abc import Callable
 
-from cait.errors import UsageError
+from cait.errors import CaitError, UsageError
 from cait.files import user_path
+from cait.outputs import check_output, check_outputs
 from cait.processor import usable_cores
 
 
@@ -73,11 +75,30 @@ def path(text: str) -> pathlib.Path:
     return pathlib.Path(text_path(text))
 
 
-def results_file(text: str) -> pathlib.Path:
-    """An argument that is the name of a `.csv` or `.jsonl` file."""
-    if not text.endswith((".csv", ".jsonl")):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in .csv or .jsonl")
-    return path(text)
+def output_file(*suffixes: str) -> Callable[[str], pathlib.Path]:
+    """The kind of an argument that names a file to write; see `cait.outputs.check_output`."""
+
+    def parse(text: str) -> pathlib.Path:
+        try:
+            return check_output(user_path(text), *suffixes)
+        except CaitError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    parse.suffixes = suffixes
+    return parse
+
+
+def output_folder(*names: str) -> Callable[[str], pathlib.Path]:
+    """The kind of an argument that names a folder in which files of these names are written."""
+
+    def parse(text: str) -> pathlib.Path:
+        try:
+            return check_outputs(user_path(text), *names)
+        except CaitError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    parse.names = names
+    return parse
 
 
 def port(text: str) -> int:

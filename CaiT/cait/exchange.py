@@ -15,6 +15,7 @@ from cait.checkpoint_files import SAFETENSORS, TORCH, WEIGHTS
 from cait.errors import CaitError, UsageError
 from cait.files import replacing
 from cait.model import CaiT
+from cait.outputs import check_output
 from cait.variants import list_models
 from cait.zoo import variant_config, variant_shapes
 
@@ -42,14 +43,26 @@ def name_of(tensors: dict[str, np.ndarray]) -> str | None:
     return next((name for name in list_models() if shapes == variant_shapes(variant_config(name))), None)
 
 
+def check_target(path: pathlib.Path, suffix: str, force: bool) -> None:
+    """Whether `write_any` may write there.
+
+    Raises:
+        UsageError: it has another suffix, is there and `force` is not set, or is no checkpoint that could be replaced.
+    """
+    if path.suffix != suffix:
+        raise UsageError(f"{path}: must end in {suffix}, as --to says")
+    if path.exists() and not force:
+        raise UsageError(f"{path}: is there already; --force replaces it")
+    check_output(path)
+
+
 def write_any(tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = False) -> None:
     """Writes tensors in PyTorch's layout as the kind of file that the suffix of `path` names, whole or not at all.
 
     Raises:
         UsageError: the file is there and `force` is not set, or torch is needed and not installed.
     """
-    if path.exists() and not force:
-        raise UsageError(f"{path}: is there already; --force replaces it")
+    check_target(path, path.suffix, force)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == WEIGHTS:
         content = {name: paddle.to_tensor(value) for name, value in convert.transpose_linear(tensors).items()}

@@ -11,6 +11,7 @@ from cait.confusion import ConfusionMatrix, write_confusion
 from cait.data.build import build_loaders
 from cait.errors import CaitError
 from cait.files import write_text
+from cait.outputs import check_outputs
 from cait.precision import build_precision
 from cait.results import result_line, write_results
 from cait.start import held_folder, open_job, prepare_model, select_device
@@ -48,6 +49,7 @@ def evaluate(config: CfgNode) -> evaluation.EvalResult:
 
 
 def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> evaluation.EvalResult:
+    check_outputs(folder, "evaluation.json")
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)
@@ -88,6 +90,7 @@ def predict(config: CfgNode) -> None:
 
 
 def _predict_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
+    check_outputs(folder, "predictions.csv")
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cait.files import CSV_ENCODING, replacing, writable_folder, writing
+from cait.outputs import check_output
 
 RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob", "error")
 
@@ -55,9 +56,14 @@ def write_reprod_log(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         logger.add(name, np.asarray(array))
     writable_folder(path.parent)
+    check_output(path, ".npy")
     with replacing(path) as temporary:
-        logger.save(f"{temporary}.npy")  # without that suffix, NumPy would add it
-        os.replace(f"{temporary}.npy", temporary)
+        with_suffix = temporary.with_name(f"{temporary.name}.npy")  # without it, NumPy would add it
+        try:
+            logger.save(str(with_suffix))
+            os.replace(with_suffix, temporary)
+        finally:
+            with_suffix.unlink(missing_ok=True)
 
 
 def read_results(path: str | os.PathLike) -> list[dict]:

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 
-from cait.arguments import ArgumentParser, path, text_path
+from cait.arguments import ArgumentParser, output_file, path, text_path
 from cait.errors import CaitError, UsageError
 from cait.files import user_path
 from harness import ROOT
@@ -89,6 +89,7 @@ def _arguments(description: str) -> argparse.Namespace:
         "speed": (_speed, "log output model-name batch-size fp-item device-num"),
     }
     kinds = {"expected": float, "batch-size": int, "folder": text_path, "precision": str}
+    kinds["output"] = output_file(".json")
     for name, (function, flags) in options.items():
         command = commands.add_parser(name)
         command.set_defaults(function=function)

@@ -16,6 +16,7 @@ from cait.errors import CaitError, UsageError
 from cait.figure import check_matplotlib
 from cait.files import writable_folder
 from cait.metrics import plot_learning_curves, read_metrics
+from cait.outputs import check_outputs
 from cait.results import result_line
 from cait.visualize import FIGURES, OF_IMAGES, draw
 from cait.visualize.maps import add_block, class_rollout, patch_maps
@@ -87,6 +88,7 @@ def open_folder(folder: pathlib.Path | None, names: Sequence[str], force: bool) 
         stem = f"output/visualize-{time.strftime('%Y%m%d-%H%M%S')}"
         candidates = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
         folder = next(path for path in map(pathlib.Path, candidates) if not path.exists())
+    check_outputs(folder, *names)
     there = [name for name in names if (folder / name).exists()]
     if there and not force:
         raise UsageError(f"{folder / there[0]}: is there already; --force replaces it")
