@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -393,3 +395,18 @@ esac
     assert gpu.memory_mb is None and gpu.utilization is None
     with autolog.GpuSampler(False) as gpu:
         assert gpu.memory_mb is None and gpu.utilization is None
+
+
+def test_a_reader_that_goes_away_costs_no_results(tiny_bundle, digits, tmp_path):
+    table, array = tmp_path / "results.csv", tmp_path / "results.npy"
+    words = [f"--img-path={digits / 'train'}", f"--model_dir={tiny_bundle}", f"--output={table}"]
+    command = [sys.executable, "-u", INFER, *words, f"--reprod_log={array}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0 and "error" not in errors
+    images = len(find_images(str(digits / "train")))
+    assert len(table.read_text().splitlines()) == images + 1
+    assert len(np.load(array, allow_pickle=True).item()["prob"]) == images

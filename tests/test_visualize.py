@@ -1,5 +1,6 @@
 """Attention by numbers, the pictures of it, and the command that makes them."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -297,3 +298,18 @@ def test_without_matplotlib_nothing_starts(tmp_path, monkeypatch):
     with pytest.raises(CaitError, match="matplotlib is needed for the picture: pip install matplotlib"):
         job.open_folder(tmp_path / "out", [], force=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_costs_no_picture(tiny_weights, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    write_run(run, tiny_weights[0], tiny_weights[2])
+    for name in ("1.png", "2.png"):
+        Image.new("L", (20, 20)).save(tmp_path / name)
+    words = [f"--img-path={tmp_path}/*.png", "--model_path", run / "latest", "--output", out]
+    command = [sys.executable, "-u", SCRIPT, *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(120) == 0
+    assert {f"{stem}_{figure}.png" for stem in "12" for figure in OF_IMAGES} < {path.name for path in out.iterdir()}

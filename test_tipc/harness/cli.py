@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 
+from cait import stops
 from cait.arguments import ArgumentParser, output_file, path, text_path
 from cait.errors import CaitError, UsageError
 from cait.files import user_path
@@ -44,6 +45,7 @@ def _prepare(args) -> None:
     print(shlex.join(words), flush=True)
     code = subprocess.run(words, cwd=ROOT).returncode
     if code:
+        stops.wait_for_own(code)
         raise CaitError(f"the data for {mode} could not be made (exit code {code})")
 
 

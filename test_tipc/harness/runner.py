@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from cait import stops
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder, write_text
 from harness import ROOT
@@ -82,6 +83,7 @@ class Runner:
                 ).returncode
             except OSError as error:
                 return 0.0, FAILED, f"{step.words[0]}: cannot be started ({error.strerror})"
+        stops.wait_for_own(code)
         seconds = time.monotonic() - started
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         note = f"exit code {code}" if code else step.left_undone()

@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cait import stops
 from cait.errors import CaitError
 
 SCRIPTS = pathlib.Path(__file__).resolve().parents[2]  # the folder of the scripts, and of the package
@@ -171,6 +172,7 @@ def seconds_to_first_line(words: Sequence[str | os.PathLike]) -> tuple[float, fl
 def check_process(command: Sequence[str], returncode: int, output: str, errors: str) -> None:
     """Raises CaitError with the last line of what a process printed, if it failed."""
     if returncode:
+        stops.wait_for_own(returncode)
         last = (errors.strip() or output.strip() or "it printed nothing").splitlines()[-1]
         shown = " ".join(pathlib.Path(word).name if os.sep in word else word for word in command[1:])
         raise CaitError(f"python {shown:.200}: failed with exit code {returncode} ({last})")

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from cait import stops
 from cait.deploy.bundle import LOGITS, ONNX, Description, find_program, verify
 from cait.errors import CaitError, UsageError
 
@@ -47,6 +48,7 @@ def write_onnx(folder: pathlib.Path, description: Description) -> pathlib.Path:
     words = [sys.executable, "-c", _CONVERT, str(program), str(program.with_suffix(".pdiparams")), str(path)]
     result = subprocess.run(words, capture_output=True, text=True, errors="replace")
     if result.returncode or not path.is_file():
+        stops.wait_for_own(result.returncode)
         reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
         raise CaitError(f"paddle2onnx cannot convert the program ({reason})")
     _rename(path, description)
