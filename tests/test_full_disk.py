@@ -98,7 +98,7 @@ def test_tables_of_a_confusion_and_an_export_name_what_fails(tmp_path, tiny_weig
     config, model, path = tiny_weights
     folder = tmp_path / "bundle"
     expected = re.escape(f"{folder}: cannot be written (file too large)")
-    with full_disk(), pytest.raises(CaitError, match=expected), files.naming_what_fails(folder):
+    with full_disk(), pytest.raises(CaitError, match=expected):
         export(model, build_description(config, CLASS_NAMES, path), folder, fused=False)
     assert not (folder / "inference.yaml").exists()
 

@@ -32,7 +32,7 @@ from cait.deploy.predictor import Predictor, allowed_difference
 from cait.device import has_gpu
 from cait.digest import sha256_of
 from cait.errors import CaitError, UsageError
-from cait.files import writable_folder
+from cait.files import naming_what_fails, writable_folder
 from cait.model import CaiT
 from cait.ops.library import OperatorsUnavailable
 from cait.run_lock import held
@@ -118,8 +118,9 @@ def export(
         shutil.rmtree(trial, ignore_errors=True)  # left by a killed export
         trial.mkdir()
         try:
-            description, images, expected = _write(model, description, trial, onnx, fused)
-            differences = _prove(trial, description, engines, images, expected)
+            with naming_what_fails(folder):  # while the trial fills the disk: Paddle does not say what it cannot write
+                description, images, expected = _write(model, description, trial, onnx, fused)
+                differences = _prove(trial, description, engines, images, expected)
             commit(folder, description.files)
         finally:
             shutil.rmtree(trial, ignore_errors=True)
