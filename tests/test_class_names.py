@@ -16,7 +16,7 @@ from cait.data.build import build_loaders
 from cait.data.labels import IMAGENET1K, read_class_names
 from cait.errors import CaitError, UsageError
 from cait.zoo import build_model
-from conftest import TINY
+from conftest import CLASS_NAMES, TINY
 
 NAMES = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"]  # as folders are sorted
 
@@ -340,3 +340,13 @@ def test_a_name_without_quotes_that_yaml_takes_for_something_else_is_an_error(tm
     (tmp_path / "config.yaml").write_text("CLASSES:\n  names: [cat, 7]\n")
     with pytest.raises(UsageError, match="write '7' in quotes"):
         recorded_classes(tmp_path / "config.yaml")
+
+
+def test_a_teacher_must_not_have_the_classes_in_another_order(tiny_config, tiny_bundle, tmp_path):
+    keys = {"DISTILL__TYPE": "hard", "DISTILL__TEACHER": str(tiny_bundle), "TRAIN__NUM_EPOCHS": 1}
+    names = label_file(tmp_path, CLASS_NAMES[::-1])
+    with pytest.raises(UsageError, match="DISTILL.TEACHER .* has 'class 9' at another place among its classes"):
+        jobs.run(tiny_config(**keys, DATA__LABELS=names))
+    jobs.run(tiny_config(**keys))
+    log = (tmp_path / "run" / "log_train.txt").read_text()
+    assert "names its classes otherwise (class 0 is 'class 0' there and 'zero' here" in log

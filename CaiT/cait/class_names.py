@@ -170,6 +170,24 @@ def _with_head(config: CfgNode, classes: Classes) -> Classes:
     return classes
 
 
+def compare_with_teacher(classes: Classes, teacher: str, names: list[str]) -> None:
+    """Adds a note to the classes of a training where a teacher has other names for its own.
+
+    Raises:
+        UsageError: the teacher has one of the names at another place, and so would teach another class.
+    """
+    if len(names) != len(classes.names) or names == _indices(len(names)):
+        return
+    if moved := _moved(names, classes.names):
+        raise UsageError(f"DISTILL.TEACHER {teacher}: has {moved!r} at another place among its classes")
+    if names != classes.names:
+        number, (left, right) = next(
+            (number, pair) for number, pair in enumerate(zip(names, classes.names)) if pair[0] != pair[1]
+        )
+        words = f"class {number} is {left!r} there and {right!r} here; the classes must be the same all the same"
+        classes.notes.append(f"warning: the teacher {teacher} names its classes otherwise ({words})")
+
+
 def names_of_data(config: CfgNode, splits: Sequence[str] = ("train", "val")) -> list[str] | None:
     """The names that a data set has of its classes; None where it has none, or is not there.
 

@@ -64,6 +64,16 @@ def build_teacher(config) -> Teacher:
     return teacher
 
 
+def build_teacher_names(config) -> list[str] | None:
+    """The names of the classes of a teacher that is a bundle; of others they are not known.
+
+    Raises:
+        CaitError: the bundle's description is damaged.
+    """
+    path = bundle_folder(config.DISTILL.TEACHER)
+    return read_description(path).class_names if (path / DESCRIPTION).is_file() else None
+
+
 def with_teacher(mix: Callable, teacher: Teacher) -> Callable:
     """`mix`, (images, labels, random generator) -> (images, targets), with the targets (targets, teacher's logits).
 

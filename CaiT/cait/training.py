@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from cait import dist, engine
 from cait.checkpoint import save_checkpoint
 from cait.checkpoint_files import BEST, LATEST
+from cait.class_names import Classes, compare_with_teacher
 from cait.data.build import Loaders, build_loaders
 from cait.data.check import before_training
 from cait.data.mixup import Mixup, plain_labels
@@ -27,7 +28,7 @@ from cait.optim import build_optimizer, freeze, learning_rate, learning_rate_tex
 from cait.precision import Precision, build_precision
 from cait.resume import CURVES, METRICS, batch_plan, check_is_free, remove_replaced, starting_point
 from cait.start import held_folder, open_job, prepare_model
-from cait.teacher import build_teacher, with_teacher
+from cait.teacher import build_teacher, build_teacher_names, with_teacher
 from cait.watch import StepProfiler, check_visualdl, layer_scale, write_scalars
 
 BEST_EMA = f"{BEST}_ema"
@@ -83,7 +84,7 @@ def train(config: CfgNode) -> None:
 def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     """Trains in a folder that `held_folder` gave with this note."""
     loaders = build_loaders(config)
-    precision, mix, criterion = build_precision(config), *_mix_and_criterion(config)
+    precision, mix, criterion = build_precision(config), *_mix_and_criterion(config, loaders.classes)
     evaluation = build_precision(config, evaluation=True)
     plan = batch_plan(config, loaders)
     model, normalize = prepare_model(config)
@@ -237,7 +238,7 @@ def _start_equal(config: CfgNode, progress: dict[str, Any], model: CaiT, ema: Mo
     dist.broadcast(ema.averages.values() if ema is not None else ())
 
 
-def _mix_and_criterion(config: CfgNode) -> tuple[Callable, Callable]:
+def _mix_and_criterion(config: CfgNode, classes: Classes) -> tuple[Callable, Callable]:
     """What becomes of a batch, and the loss of what it gives."""
     aug, distill, smoothing = config.AUG, config.DISTILL, config.TRAIN.SMOOTHING
     mix, criterion = plain_labels, label_smoothing_cross_entropy(smoothing)
@@ -246,6 +247,8 @@ def _mix_and_criterion(config: CfgNode) -> tuple[Callable, Callable]:
         criterion = soft_target_cross_entropy
     if distill.TYPE != "none":
         mix = with_teacher(mix, build_teacher(config))
+        if names := build_teacher_names(config):
+            compare_with_teacher(classes, config.DISTILL.TEACHER, names)
         criterion = distillation(criterion, distill.TYPE, distill.ALPHA, distill.TAU)
     return mix, criterion
 
