@@ -7,6 +7,7 @@ import pathlib
 import struct
 import sys
 import types
+import warnings
 import zlib
 
 import numpy as np
@@ -132,6 +133,16 @@ def test_files_found_in_the_wild_are_unreadable_images(readers, tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_bytes((CASES / name).read_bytes())
     assert_named(readers, str(path))
+
+
+def test_pillow_prints_no_warnings_that_name_no_file():
+    path = str(CASES / "tiff_type_error.jpg")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert look(FileSource([path], [0]), "RGB", 5).bad and caught  # else this shows nothing
+        caught.clear()
+        formats.__wrapped__()
+        assert look(FileSource([path], [0]), "RGB", 5).bad and not caught
 
 
 def test_the_fast_reader_leaves_whatever_it_cannot_decode_to_pillow(photo, monkeypatch):

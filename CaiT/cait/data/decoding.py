@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import os
+import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -60,6 +61,8 @@ def formats() -> tuple[str, ...]:
             importlib.import_module(f"PIL.{module}")
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
+    # Pillow warns of damage without naming the file; where that costs the image, its error names it.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     return tuple(name for name in (*_PLUGINS, _HEIF) if name in Image.OPEN)
 
 
