@@ -283,7 +283,7 @@ def test_names_tell_images_and_models_apart(tmp_path):
         (["--figures", "gradients"], 2, "invalid choice: 'gradients'"),
         (["--model_dir=x", "-o", "MODEL.DEPTH=2"], 2, "-cfg and -o describe weights (--model_path)"),
         (["--runs", "nowhere"], 1, "nowhere: cannot be read"),
-        (["--img-path=nowhere"], 1, "nowhere: no such image, folder, list or pattern"),
+        (["--img-path=nowhere", "--model_dir=x"], 1, "nowhere: no such image, folder, list or pattern"),
     ],
 )
 def test_an_error_is_one_sentence(tmp_path, words, exit_code, message):
