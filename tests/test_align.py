@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cait import align, align_run, exchange, losses, optim
+from cait.align import Row, table
 from cait.align_golden import GoldenReference
 from cait.align_run import golden_references
 from cait.checkpoint import save_weights
@@ -201,3 +202,20 @@ def test_live_weights_may_be_the_folder_of_a_run(monkeypatch, tmp_path):
     assert list(align_run.live_references(["cait_xxs24_224"], tmp_path, None)) == [tmp_path / "best_model.pdparams"]
     with pytest.raises(CaitError, match="nowhere: no such checkpoint"):
         list(align_run.live_references(["cait_xxs24_224"], tmp_path / "nowhere", None))
+
+
+def test_the_table_has_a_line_for_each_threshold():
+    """Beside bf16, whose threshold is wide, what fp32 is judged by is still seen."""
+    rows = [
+        Row("tiny", 6, "a", 1e-6, 1e-7, 3e-5, True, "fp32"),
+        Row("tiny", 6, "b", 4e-1, 1e-2, 5e-1, True, "bf16"),
+        Row("tiny", 6, "c", 2e-6, 1e-7, 3e-5, True, "fp32"),
+        Row("tiny", 6, "b, changed classes", 0.0, 0.0, 0.01, True, "bf16 classes"),
+    ]
+    head, *lines = table(rows).splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "tiny 6 deployment, fp32 2 2.00e-06 1.00e-07 3.00e-05 passed",
+        "tiny 6 deployment, bf16 1 4.00e-01 1.00e-02 5.00e-01 passed",
+        "tiny 6 deployment, bf16 classes 1 0.00e+00 0.00e+00 1.00e-02 passed",
+    ]
+    assert len({line.index("passed") for line in lines} | {head.index("verdict")}) == 1

@@ -55,6 +55,7 @@ class Row(NamedTuple):
     mean_diff: float
     threshold: float
     passed: bool
+    part: str = ""  # of the step: its rows have a line of their own in the table
 
 
 class Reference(Protocol):
@@ -261,13 +262,14 @@ def report(rows: list[Row]) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """A line for each model and step, and one for each array that failed."""
-    lines = [f"{'model':<16} {'step':<16} {'arrays':>6} {'max diff':>10} {'mean diff':>10} {'threshold':>10}  verdict"]
-    for model, step in dict.fromkeys((row.model, row.step) for row in rows):
-        group = [row for row in rows if (row.model, row.step) == (model, step)]
+    """A line for each model, step and part of a step, and one for each array that failed."""
+    lines = [f"{'model':<16} {'step':<26} {'arrays':>6} {'max diff':>10} {'mean diff':>10} {'threshold':>10}  verdict"]
+    for model, step, part in dict.fromkeys((row.model, row.step, row.part) for row in rows):
+        group = [row for row in rows if (row.model, row.step, row.part) == (model, step, part)]
         worst = max(group, key=lambda row: row.max_diff / row.threshold if row.threshold else row.max_diff)
         verdict = "passed" if all(row.passed for row in group) else "FAILED"
         numbers = f"{worst.max_diff:>10.2e} {worst.mean_diff:>10.2e} {worst.threshold:>10.2e}"
-        lines.append(f"{model:<16} {f'{step} {STEPS[step]}':<16} {len(group):>6} {numbers}  {verdict}")
+        name = f"{step} {STEPS[step]}{part and f', {part}'}"
+        lines.append(f"{model:<16} {name:<26} {len(group):>6} {numbers}  {verdict}")
         lines += [f"    {row.name}: {row.max_diff:.3e} > {row.threshold:.1e}" for row in group if not row.passed][:10]
     return "\n".join(lines)

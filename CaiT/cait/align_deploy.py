@@ -28,7 +28,8 @@ CHANGED_CLASSES = {"fp32": 0.0, "fp16": 0.01, "bf16": 0.01}  # allowed share of 
 def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pathlib.Path) -> list[Row]:
     """Logits of the bundle's static program and of every engine that this machine has, against those of the model.
 
-    For each, a row of the logits and one of the share of images whose first class differs.
+    For each, a row of the logits and one of the share of images whose first class differs; those of a precision, which
+    have a threshold in common, are a part of the step.
 
     Args:
         folder: of the bundle.
@@ -58,11 +59,11 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
         difference = np.abs(logits - expected)
         limit = allowed_difference(expected, precision)
         largest, mean = float(difference.max()), float(difference.mean())
-        rows.append(Row(description.variant, STEP, name, largest, mean, limit, largest <= limit))
+        rows.append(Row(description.variant, STEP, name, largest, mean, limit, largest <= limit, precision))
         changed = float((logits.argmax(1) != expected.argmax(1)).mean())
         share = CHANGED_CLASSES[precision]
-        row = Row(description.variant, STEP, f"{name}, changed classes", changed, changed, share, changed <= share)
-        rows.append(row)
+        what, part = f"{name}, changed classes", f"{precision} classes"
+        rows.append(Row(description.variant, STEP, what, changed, changed, share, changed <= share, part))
     return rows
 
 
