@@ -37,6 +37,7 @@ LAYERS = [
         "ops",
         "bench",
         "bench.machine",
+        "data.shared_memory",
         "bench.measure",
     },
     {

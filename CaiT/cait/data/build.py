@@ -15,6 +15,7 @@ from cait.data.image_files import image_files
 from cait.data.list_files import check_some_exist
 from cait.data.loader import ImageLoader
 from cait.data.pixels import loops_or_reason
+from cait.data.shared_memory import Sending, how_to_send
 from cait.data.transforms import EvalTransform, TrainTransform
 from cait.errors import CaitError, UsageError
 
@@ -49,17 +50,21 @@ def build_loaders(config) -> Loaders:
         raise CaitError(f"{root}: no such data folder; -data_path=FOLDER names it")
     classes = (shown_classes if config.PRED else evaluated_classes if config.EVAL else trained_classes)(config)
     notes = classes.notes
+    sending = _sending(config)
+    if sending.note:
+        notes.append(sending.note)
     loops_or_reason()  # which are built and loaded here, before the reading processes are started
     formats()  # so are Pillow's readers
     if config.PRED:
-        return Loaders(classes, notes, test=_loader(config, _test_source(config, root, notes.append)))
+        return Loaders(classes, notes, test=_loader(config, _test_source(config, root, notes.append), sending))
     val = None
     if config.EVAL or config.VALIDATE_FREQ:
         skip_bad = config.EVALUATE.ON_BAD_IMAGE != "error"
-        val = _loader(config, _source(config, root, "val", classes), skip_bad, dist.world_size())
+        val = _loader(config, _source(config, root, "val", classes), sending, skip_bad, dist.world_size())
     if config.EVAL:
         return Loaders(classes, notes, val=val)
-    return Loaders(classes, notes, val=val, train=_train_loader(config, _source(config, root, "train", classes)))
+    train = _train_loader(config, _source(config, root, "train", classes), sending)
+    return Loaders(classes, notes, val=val, train=train)
 
 
 def _test_source(config, root: pathlib.Path, note: Callable[[str], None]) -> ds.Source:
@@ -95,7 +100,13 @@ def _some_exist(source: ds.Source, path: pathlib.Path, root: pathlib.Path) -> ds
     return source
 
 
-def _loader(config, source: ds.Source, skip_bad: bool = True, num_processes: int = 1) -> ImageLoader:
+def _sending(config) -> Sending:
+    height, width = config.DATA.IMAGE_SIZE
+    batch_size = max(config.DATA.BATCH_SIZE, config.DATA.BATCH_SIZE_EVAL or 0)
+    return how_to_send(config.DATA.NUM_WORKERS, batch_size * height * width * config.MODEL.IN_CHANNELS)
+
+
+def _loader(config, source: ds.Source, sending: Sending, skip_bad: bool = True, num_processes: int = 1) -> ImageLoader:
     transform = EvalTransform(tuple(config.DATA.IMAGE_SIZE), config.DATA.CROP_PCT)
     dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED)
     batch_size = config.DATA.BATCH_SIZE_EVAL or config.DATA.BATCH_SIZE
@@ -104,14 +115,15 @@ def _loader(config, source: ds.Source, skip_bad: bool = True, num_processes: int
         batch_size,
         shuffle=False,
         seed=config.SEED,
-        num_workers=config.DATA.NUM_WORKERS,
+        num_workers=sending.num_workers,
+        shared_memory=sending.shared_memory,
         skip_bad_images=skip_bad,
         num_processes=num_processes,
         rank=dist.rank() if num_processes > 1 else 0,
     )
 
 
-def _train_loader(config, source: ds.Source) -> ImageLoader:
+def _train_loader(config, source: ds.Source, sending: Sending) -> ImageLoader:
     aug = config.AUG
     kind = TrainTransform
     if config.DATA.READER == "fast":
@@ -126,7 +138,8 @@ def _train_loader(config, source: ds.Source) -> ImageLoader:
         config.DATA.BATCH_SIZE,
         shuffle=True,
         seed=config.SEED,
-        num_workers=config.DATA.NUM_WORKERS,
+        num_workers=sending.num_workers,
+        shared_memory=sending.shared_memory,
         skip_bad_images=config.DATA.ON_BAD_IMAGE == "skip",
         repeats=aug.REPEATED_AUG,
         num_processes=dist.world_size(),

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -150,6 +151,7 @@ class ImageLoader:
         shuffle: a new order every epoch.
         seed: of the order.
         num_workers: reading processes; 0 reads in this one.
+        shared_memory: they send batches through it, or else through pipes.
         skip_bad_images: leave out images that cannot be read, and append them to `bad`; otherwise they raise.
         repeats, num_processes, rank: as for `EpochBatchSampler`.
 
@@ -169,6 +171,7 @@ class ImageLoader:
         repeats: int = 1,
         num_processes: int = 1,
         rank: int = 0,
+        shared_memory: bool = True,
     ):
         self.dataset = dataset
         self.skip_bad_images = skip_bad_images
@@ -178,6 +181,7 @@ class ImageLoader:
         self._sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, seed, repeats, num_processes, rank)
         self._reader = _BatchReader(dataset)
         self._num_workers = min(num_workers, len(self._sampler))
+        self._shared_memory = shared_memory
 
     @property
     def errors(self) -> list[str]:
@@ -223,16 +227,28 @@ class ImageLoader:
             collate_fn=_only,
             return_list=True,
             worker_init_fn=_start_worker,
+            use_shared_memory=self._shared_memory,
         )
         batches = None
         try:
             with stops.held(*stops.STOPS):  # until the processes that are started here hold them themselves
-                batches = iter(loader)
+                batches = self._started(loader)
             yield from batches
         finally:
             # Where the iteration is left before its end: Paddle's thread would keep the processes for ever.
             if hasattr(batches, "_try_shutdown_all"):
                 batches._try_shutdown_all()
+
+    def _started(self, loader: paddle.io.DataLoader) -> Iterator[list]:
+        try:
+            return iter(loader)
+        except OSError as error:
+            sys.unraisablehook = lambda _: None  # the half of Paddle's object complains when it is taken down
+            reason = error.strerror or error
+            raise CaitError(
+                f"the processes that read images cannot be started ({reason}): /dev/shm or memory is full; "
+                "-o DATA.NUM_WORKERS=0 does without"
+            ) from error
 
     def _by_thread(self) -> Iterator[list]:
         """Reads ahead in a thread of this process. Paddle's own hangs where reading raises."""
