@@ -77,27 +77,25 @@ def path(text: str) -> pathlib.Path:
 
 def output_file(*suffixes: str) -> Callable[[str], pathlib.Path]:
     """The kind of an argument that names a file to write; see `cait.outputs.check_output`."""
-
-    def parse(text: str) -> pathlib.Path:
-        try:
-            return check_output(user_path(text), *suffixes)
-        except CaitError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    parse.suffixes = suffixes
-    return parse
+    kind = _checked(lambda file: check_output(file, *suffixes))
+    kind.suffixes = suffixes
+    return kind
 
 
 def output_folder(*names: str) -> Callable[[str], pathlib.Path]:
     """The kind of an argument that names a folder in which files of these names are written."""
+    kind = _checked(lambda folder: check_outputs(folder, *names))
+    kind.names = names
+    return kind
 
+
+def _checked(check: Callable[[str], pathlib.Path]) -> Callable[[str], pathlib.Path]:
     def parse(text: str) -> pathlib.Path:
         try:
-            return check_outputs(user_path(text), *names)
+            return check(user_path(text))
         except CaitError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
-    parse.names = names
     return parse
 
 
