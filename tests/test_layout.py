@@ -22,7 +22,7 @@ LAYERS = [
         "variants",
         "deploy.batcher",
     },
-    {"command", "outputs", "watchdog"},
+    {"command", "outputs", "temporary", "watchdog"},
     {
         "files",
         "next_step",

@@ -75,7 +75,6 @@ def _save_as(content: dict, files: list[pathlib.Path]) -> None:
 
 
 def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links

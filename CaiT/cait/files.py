@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from cait.errors import CaitError, UsageError
+from cait.temporary import temporary_beside
 
 DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+# What a system or file system answers that cannot sync a folder.
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
 PROBE_BYTES = 1 << 20
 CSV_ENCODING = "utf-8-sig"  # without its mark, Excel reads names outside ASCII in the system's own encoding
 
@@ -20,23 +23,36 @@ CSV_ENCODING = "utf-8-sig"  # without its mark, Excel reads names outside ASCII 
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path in the same folder; what was written to it becomes `path` at the end.
 
-    After an exception `path` is as it was. A killed process may leave the temporary file `.NAME.tmp`, which the
-    next write replaces.
+    When this returns, the content and the name are on disk, as far as the system can tell. After an exception before
+    the last step, `path` is as it was. Processes that write the same file at once do not meet: one of them is the last.
 
     Raises:
         CaitError: it cannot be written; the message names it and says why, such as a full disk.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary_beside(path) as temporary, naming_what_fails(path, temporary):
+        yield temporary
+        sync(temporary)  # the content is on disk before the name points to it
+        os.replace(temporary, path)
+        sync(path.parent)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file's content, or the names in a folder, are on disk; where folders cannot be synced, it does not.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    is_folder = os.path.isdir(path)
     try:
-        with naming_what_fails(path, temporary):
-            yield temporary
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())  # the content is on disk before the name points to it
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # it is no file of the user's, and the next write replaces it
-            temporary.unlink()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in NO_FOLDER_SYNC:
+            raise
 
 
 @contextlib.contextmanager
@@ -55,7 +71,8 @@ def naming_what_fails(path: str | os.PathLike, temporary: pathlib.Path | None = 
     except Exception as error:  # a library may raise anything where its write fails, or find later what it wrote
         if isinstance(error, CaitError) and temporary is not None:
             raise
-        reason = _why_not_written(error, temporary or _folder_of(pathlib.Path(path)) / ".space.tmp", str(path))
+        with temporary_beside(_folder_of(pathlib.Path(path)) / "space") as probe:
+            reason = _why_not_written(error, temporary or probe, str(path))
         if reason is None:
             raise
         raise CaitError(f"{path}: cannot be written ({reason[:1].lower()}{reason[1:]})") from error
@@ -227,11 +244,10 @@ def writable_folder(path: str | os.PathLike) -> pathlib.Path:
         CaitError: it cannot be made or written.
     """
     path = pathlib.Path(path)
-    probe = path / f".writable-{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with temporary_beside(path / "writable") as probe:
+            probe.touch()
     except OSError as error:
         raise CaitError(f"{path}: the output folder cannot be written ({error.strerror})") from error
     return path

@@ -2,13 +2,13 @@
 
 import os
 import pathlib
-import shutil
 
 import numpy as np
 from PIL import Image
 
 from cait.errors import CaitError
 from cait.files import naming_what_fails, read_lines
+from cait.temporary import temporary_beside
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 32
@@ -46,11 +46,15 @@ def write_digits(folder: pathlib.Path) -> bool:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CaitError(f"{folder}: exists and is not the whole digits data set; choose another --output")
     digits = load_scans()
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
-    with naming_what_fails(folder, temporary / ".space.tmp"):
-        _write(temporary, digits)
-    os.replace(temporary, folder)
+    with temporary_beside(folder) as temporary:
+        with naming_what_fails(folder, temporary / ".space.tmp"):
+            _write(temporary, digits)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not _is_complete(folder):
+                raise
+            return False  # another process was faster
     return True
 
 

@@ -18,6 +18,7 @@ from cait.data.imagenet_lists import VAL_FOLDERS, write_lists
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.errors import CaitError
 from cait.files import naming_what_fails, read_lines, write_text
+from cait.temporary import temporary_beside
 
 CONTENTS = "contents.json"
 SHORT_SIDES = (150, 320)  # of the enlarged digits, in pixels
@@ -58,10 +59,8 @@ def write_lite(
     contents = {"source": "scanned digits" if absent else str(imagenet)}
     contents |= {part: "whole" if whole else "sample" for part, whole in wanted.items()}
     contents["missing"] = {part: absent for part, whole in wanted.items() if whole and absent}
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed run
-    temporary.mkdir(parents=True)
-    try:
+    with temporary_beside(folder) as temporary:
+        temporary.mkdir(parents=True)
         with naming_what_fails(folder, temporary / ".space.tmp"):
             if whole_train and not absent:
                 _link_all(temporary, imagenet)
@@ -74,8 +73,6 @@ def write_lite(
         if folder.exists():
             shutil.rmtree(folder)  # links in it are removed, not followed
         os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return contents
 
 

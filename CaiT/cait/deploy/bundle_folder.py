@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from cait.errors import CaitError
-from cait.files import read_text, replacing
+from cait.files import read_text, replacing, sync
 from cait.run_lock import held
 
 STEM = "inference"
@@ -60,14 +60,14 @@ def commit(folder: pathlib.Path, names: Iterable[str]) -> None:
     trial, names = folder / TRIAL, {*names, DESCRIPTION}
     for path in trial.iterdir():
         if path.name in names:
-            _sync(path)
+            sync(path)
         elif path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    _sync(trial)
+    sync(trial)
     os.replace(trial, folder / COMMITTED)
-    _sync(folder)
+    sync(folder)
     finish(folder)
 
 
@@ -88,7 +88,7 @@ def finish(folder: pathlib.Path) -> None:
         if isinstance(name, str) and name == os.path.basename(name) and name.startswith(BEGINNINGS):
             (folder / name).unlink(missing_ok=True)
     _place(new / DESCRIPTION, folder / DESCRIPTION)
-    _sync(folder)
+    sync(folder)
     os.replace(new, folder / TRIAL)
     shutil.rmtree(folder / TRIAL)
 
@@ -99,19 +99,7 @@ def _is_committed(folder: pathlib.Path) -> bool:
 
 def _place(source: pathlib.Path, target: pathlib.Path) -> None:
     with replacing(target) as temporary:
-        temporary.unlink(missing_ok=True)  # left by a killed process, it may be a link to `source`
         try:
             os.link(source, temporary)
         except OSError:  # not every file system has links
             shutil.copyfile(source, temporary)
-
-
-def _sync(path: pathlib.Path) -> None:
-    """Waits until a file or a folder is on disk."""
-    if path.is_dir() and os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
