@@ -15,6 +15,7 @@ LAYERS = [
         "device",
         "guard",
         "ema",
+        "plain_pickle",
         "processor",
         "requirement",
         "stops",

@@ -8,8 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
+import hostile
 from cait.errors import CaitError
-from cait.torch_file import _rebuild_tensor, read_torch_file
+from cait.torch_file import _rebuild_tensor, _Storage, read_torch_file
 from conftest import GOLDEN
 
 FB_STYLE = GOLDEN / "tiny_fb_style.pth"
@@ -112,19 +113,50 @@ def test_a_pickle_without_named_tensors_is_an_error(tmp_path, content):
 
 def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
     with pytest.raises(pickle.UnpicklingError, match="beyond its storage"):
-        _rebuild_tensor(np.zeros(4, "f4"), 0, (20000, 20000), (0, 0))
+        _rebuild_tensor(_Storage(np.zeros(4, "f4")), 0, (20000, 20000), (0, 0))
     with zipfile.ZipFile(FB_STYLE) as source, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as target:
         for info in source.infolist():
             target.writestr(info.filename, source.read(info))
-    with pytest.raises(CaitError, match="a compressed storage"):
+    with pytest.raises(CaitError, match="a compressed file"):
         read_torch_file(tmp_path / "a.pth")
 
 
 def test_strided_views():
-    storage = np.arange(12, dtype="f4")
+    storage = _Storage(np.arange(12, dtype="f4"))
     assert np.array_equal(_rebuild_tensor(storage, 2, (2, 3), (1, 3)), [[2, 5, 8], [3, 6, 9]])
     assert _rebuild_tensor(storage, 3, (), ()).shape == ()
     assert _rebuild_tensor(storage, 0, (0, 5), (5, 1)).shape == (0, 5)
     for offset, shape, stride in ((2, (2, 6), (6, 1)), (0, (2,), (-1,)), (-1, (2,), (1,)), (0, (2, 2), (1,))):
         with pytest.raises(pickle.UnpicklingError):
             _rebuild_tensor(storage, offset, shape, stride)
+
+
+def test_a_storage_is_no_tensor():
+    with pytest.raises(pickle.UnpicklingError, match="a tensor without a storage"):
+        _rebuild_tensor(np.zeros((4, 4), "f4"), 3, (4,), (4,))
+
+
+def test_hostile_checkpoints_are_refused(tmp_path):
+    for name, files in hostile.checkpoints():
+        if name == "a million numbers":  # a second; tests/test_hostile.py reads it, too
+            continue
+        (tmp_path / "case.pth").write_bytes(files["case.pth"])
+        if name == "one tensor a thousand times":
+            assert len(read_torch_file(tmp_path / "case.pth")) == 1000
+            continue
+        with pytest.raises(CaitError, match=r"case\.pth: ") as caught:
+            read_torch_file(tmp_path / "case.pth")
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 500, name
+
+
+@pytest.mark.parametrize("count, is_read", [(3, True), (5, False)])
+def test_tensors_may_share_a_storage_but_not_without_end(tmp_path, count, is_read):
+    size = 100_000
+    tensor = hostile.tensor(hostile.ops((size,)), hostile.ops((1,)), source=hostile.storage(size=hostile.ops(size)))
+    content = hostile.torch_file(hostile.state(*[tensor] * count), **{"data/0": bytes(4 * size)})
+    (tmp_path / "a.pth").write_bytes(content)
+    if is_read:
+        assert {value.shape for value in read_torch_file(tmp_path / "a.pth").values()} == {(size,)}
+    else:
+        with pytest.raises(CaitError, match="tensors of more than 4 times the file's size"):
+            read_torch_file(tmp_path / "a.pth")

@@ -4,6 +4,7 @@ All formats are unwrapped alike, whether PyTorch or Paddle wrote them.
 """
 
 import os
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cait.errors import CaitError
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "params", "net", "network", "module")
 # Left by training on several devices (PyTorch's and Paddle's DataParallel) and by compiling.
 PREFIXES = ("module.", "_layers.", "_orig_mod.")
+LONGEST_NAME = 200
 RENAMED = {"patch_embed.patch_embed.": "patch_embed.proj."}  # PaddleViT's name; all others are the same
 
 
@@ -36,7 +38,9 @@ def named_tensors(content: Any, source: str | os.PathLike) -> dict[str, np.ndarr
         raise CaitError(f"{source}: holds no named tensors")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise CaitError(f"{source}: {name!r} is not a named tensor of numbers")
+            raise CaitError(f"{source}: {reprlib.repr(name)} is not a named tensor of numbers")
+        if len(name) > LONGEST_NAME or not name.isprintable():  # names are shown in messages
+            raise CaitError(f"{source}: {reprlib.repr(name)} cannot be the name of a tensor")
     content = dict(content)
     while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in content)), ""):
         content = {name.removeprefix(prefix): value for name, value in content.items()}

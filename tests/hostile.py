@@ -1,0 +1,196 @@
+"""Inputs that are made to break the readers of foreign files, by family; `tests/test_hostile.py` reads them all.
+
+A family gives named cases, each the files of one folder, and a function that reads such a folder as a command would.
+Whatever a case holds, that must end in an answer or in one sentence (a CaitError), in little time and memory. To add a
+family, write its cases and its reader and enter both in FAMILIES.
+
+    python tests/hostile.py FAMILY    reads the cases of a family and prints a line of JSON for each
+"""
+
+import io
+import json
+import pathlib
+import pickle
+import struct
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+Files = dict[str, bytes]
+NEEDED_BYTES = 64  # of a storage, in the checkpoints below
+
+
+class Family(NamedTuple):
+    """`cases` gives names and files, `read` gets a folder with the files of a case."""
+
+    cases: Callable[[], Iterator[tuple[str, Files]]]
+    read: Callable[[pathlib.Path], None]
+
+
+def ops(value) -> bytes:
+    """The instructions that put a plain value on the stack."""
+    return pickle.dumps(value, protocol=2)[2:-1]
+
+
+KEY, SIZE, ZERO = ops("0"), ops(NEEDED_BYTES // 4), ops(0)
+SHAPE, STRIDE, NO_SHAPE = ops((4, 4)), ops((4, 1)), ops(())
+
+
+def storage(kind: bytes = b"FloatStorage", key: bytes = KEY, size: bytes = SIZE) -> bytes:
+    """The instructions for a reference to the storage of a tensor."""
+    return b"(" + ops("storage") + b"ctorch\n" + kind + b"\n" + key + ops("cpu") + size + b"tQ"
+
+
+def tensor(shape: bytes = SHAPE, stride: bytes = STRIDE, offset: bytes = ZERO, source: bytes | None = None) -> bytes:
+    """The instructions for a tensor; each argument is instructions itself."""
+    parts = (source or storage()) + offset + shape + stride
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + parts + b"tR"
+
+
+def numpy_like(kind: bytes) -> bytes:
+    """A tensor of one element: what looks like a number to numpy, and counts as it does."""
+    return tensor(NO_SHAPE, NO_SHAPE, ZERO, storage(kind, ops("number"), ops(1)))
+
+
+def torch_file(pickled: bytes, compress: int = zipfile.ZIP_STORED, **more: bytes) -> bytes:
+    """A checkpoint's archive with a storage of NEEDED_BYTES, named 0, and one with a large number."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compress) as archive:
+        archive.writestr("a/data.pkl", pickled)
+        contents = {"data/0": bytes(NEEDED_BYTES), "data/number": struct.pack("<q", 1 << 62), **more}
+        for name, content in contents.items():
+            archive.writestr(f"a/{name}", content)
+    return file.getvalue()
+
+
+def state(*tensors: bytes, names: tuple[bytes, ...] = ()) -> bytes:
+    """The pickle of a dict of tensors."""
+    pairs = [(names[i] if i < len(names) else ops(f"t{i}")) + value for i, value in enumerate(tensors)]
+    return b"\x80\x02}(" + b"".join(pairs) + b"u."
+
+
+def overlapping(count: int, size: int) -> bytes:
+    """An archive whose names all stand for the same bytes."""
+    pickled = state(*(tensor(ops((size // 4,)), ops((1,)), source=storage(key=ops(str(i)))) for i in range(count)))
+    parts = [torch_file(pickled, **{"data/0": bytes(size)})]
+    with zipfile.ZipFile(io.BytesIO(parts[0])) as archive:
+        first = archive.getinfo("a/data/0")
+        entries = [(name, archive.getinfo(name)) for name in ("a/data.pkl", "a/data/0")]
+        entries += [(f"a/data/{i}", first) for i in range(1, count)]
+        content, directory = parts[0][: archive.start_dir], b""
+    for name, info in entries:
+        directory += struct.pack(
+            "<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, info.CRC, info.compress_size, info.file_size,
+            len(name), 0, 0, 0, 0, 0, info.header_offset,
+        ) + name.encode()  # fmt: skip
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(entries), len(entries), len(directory), len(content), 0)
+    return content + directory + end
+
+
+def torch_pickles() -> Iterator[tuple[str, bytes]]:
+    """Pickles for a checkpoint of PyTorch."""
+    huge = ops(1 << 62)
+    for name, bad in {
+        "0-d array": numpy_like(b"LongStorage"), "bool": ops(True), "float": ops(4.0), "text": ops("4"),
+        "none": ops(None), "negative": ops(-1), "64 bits": huge, "1000 bits": ops(1 << 1000), "list": ops([4]),
+        "byte array": numpy_like(b"ByteStorage"), "bool array": numpy_like(b"BoolStorage"), "storage": storage(),
+    }.items():  # fmt: skip
+        yield f"size: {name}", state(tensor(b"(" + bad + ops(4) + b"t"))
+        yield f"stride: {name}", state(tensor(stride=b"(" + ops(4) + bad + b"t"))
+        yield f"offset: {name}", state(tensor(offset=bad))
+        yield f"storage size: {name}", state(tensor(source=storage(size=bad)))
+        yield f"storage key: {name}", state(tensor(source=storage(key=bad)))
+    yield "shape is a tensor", state(tensor(shape=tensor()))
+    yield "fewer strides than sizes", state(tensor(stride=ops((1,))))
+    yield "100 dimensions", state(tensor(ops((1,) * 100), ops((1,) * 100)))
+    yield "one element of a million places", state(tensor(ops((1000, 1000)), ops((0, 0))))
+    yield "empty but huge", state(tensor(ops((0, 1 << 62)), ops((1, 1))))
+    yield "tensor of a tensor", state(tensor(source=tensor()))
+    yield "tensor of a tensor's end", state(tensor(ops((4,)), ops((4,)), ops(3), tensor()))
+    yield "tensor of nothing", state(b"ctorch._utils\n_rebuild_tensor_v2\n)R")
+    yield "parameter of text", state(b"ctorch._utils\n_rebuild_parameter\n(" + ops("x") + b"tR")
+    yield "storage is called", state(b"ctorch\nFloatStorage\n)R")
+    yield "one tensor a thousand times", state(*[tensor()] * 1000)
+    yield "memo of 64 million places", b"\x80\x02Nr\xff\xff\xff\x03."
+    yield "memo that is not there", b"\x80\x02h\x07."
+    levels = 100_000
+    nested = {"tuple": b")" + b"\x85" * levels, "list": b"(" * levels + b"l" * levels}
+    nested["dict"] = b"(K\x01" * levels + b"(d" + b"d" * levels
+    for kind, instructions in nested.items():
+        yield f"{kind} of many levels", b"\x80\x02" + instructions + b"."
+        yield f"{kind} of many levels as a key", b"\x80\x02}" + instructions + b"Ns."
+    yield "list that holds itself", b"\x80\x02]q\x00h\x00a."
+    yield "dict that holds itself", b"\x80\x02}q\x00(" + ops("model") + b"h\x00u."
+    yield "tuple as a key", state(tensor(), names=(ops((1, 2)),))
+    yield "tensor as a key", state(tensor(), names=(tensor(),))
+    yield "key with an escape", state(tensor(), names=(ops("a\x1b[31m\nb"),))
+    yield "key of a million letters", state(tensor(), names=(ops("a" * 1_000_000),))
+    yield "text of 4 GB", b"\x80\x02X\xff\xff\xff\xff."
+    yield "bytes of 16 EB", b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f."
+    yield "number of 2 GB", b"\x80\x02\x8b\xff\xff\xff\x7f."
+    yield "a million numbers", b"\x80\x02(" + b"K\x00" * 1_200_000 + b"t."
+    yield "code", b"\x80\x02cposix\nsystem\n(" + ops("touch owned") + b"tR."
+    yield "a class's inside", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}" + ops({"__code__": 1}) + b"b."
+    yield "state of a tensor", b"\x80\x02" + tensor() + b"(K\x01)cnumpy\ndtype\nNNtb."
+    yield "object by __new__", b"\x80\x02ccollections\nOrderedDict\n)\x81."
+    yield "extension", b"\x80\x02\x82\x01."
+    yield "persistent id of text", b"\x80\x02Pstorage\n."
+    yield "no stop", b"\x80\x02}"
+    yield "nothing", b""
+    yield "marks alone", b"\x80\x02" + b"(" * 1000 + b"."
+    yield "mark in a tuple", b"\x80\x02(\x85."
+    yield "values without a key", b"\x80\x02}(K\x01u."
+
+
+def checkpoints() -> Iterator[tuple[str, Files]]:
+    """Files that end in .pth."""
+    for name, pickled in torch_pickles():
+        yield name, {"case.pth": torch_file(pickled)}
+    good = state(tensor())
+    yield "compressed", {"case.pth": torch_file(good, zipfile.ZIP_DEFLATED, **{"data/0": bytes(5_000_000)})}
+    yield "overlapping storages", {"case.pth": overlapping(200, 1_000_000)}
+    yield "empty archive", {"case.pth": b"PK\5\6" + bytes(18)}
+    yield "two pickles", {"case.pth": torch_file(good, **{"b/data.pkl": good})}
+    yield "directory of 4 GB", {"case.pth": b"PK\5\6" + bytes(6) + b"\xff" * 10 + bytes(2)}
+
+
+def read_checkpoint(folder: pathlib.Path) -> None:
+    """As conversion reads it."""
+    from cait.torch_file import read_torch_file
+
+    read_torch_file(folder / "case.pth")
+
+
+FAMILIES = {"checkpoints": Family(checkpoints, read_checkpoint)}
+
+
+def trial(family: str) -> None:
+    """Reads the cases of a family and prints for each what it ended in, the seconds, and the growth in megabytes."""
+    import resource
+
+    from cait.errors import CaitError
+
+    cases, read = FAMILIES[family]
+    for name, files in cases():
+        with tempfile.TemporaryDirectory(prefix="cait-hostile-") as folder:
+            for file, content in files.items():
+                path = pathlib.Path(folder, file)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            del files, content
+            before, start, end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), "an answer"
+            try:
+                read(pathlib.Path(folder))
+            except CaitError as error:
+                end = f"error: {error}"
+            seconds = time.process_time() - start
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            print(json.dumps({"name": name, "end": end, "seconds": seconds, "megabytes": grown}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "CaiT"))
+    trial(sys.argv[1])
