@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 
-from cait.arguments import ArgumentParser, add_bundle_flags, port, positive, seconds, text_path, token
+from cait.arguments import ArgumentParser, above_zero, add_bundle_flags, host, port, positive, seconds, text_path, token
 from cait.command import run_command
 from cait.errors import UsageError
 
@@ -31,15 +31,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-images", type=positive, default=16, help="in a request")
     parser.add_argument("--max-upload", type=positive, default=32, help="megabytes of a request")
     parser.add_argument("--max-pixels", type=positive, help="of an image; default: as infer.py")
-    parser.add_argument("--read-timeout", type=seconds, default=30.0, help="seconds for a request to arrive")
-    parser.add_argument("--timeout", type=seconds, default=30.0, help="seconds for its answer after that")
+    names = "by which the service may be called, beside localhost and addresses; may stand again; *: any"
+    parser.add_argument("--allowed-host", type=host, action="append", default=[], metavar="NAME", help=names)
+    parser.add_argument("--read-timeout", type=above_zero, default=30.0, help="seconds for a head, then for a body")
+    parser.add_argument("--write-timeout", type=above_zero, default=30.0, help="seconds in which an answer must get on")
+    parser.add_argument("--timeout", type=above_zero, default=30.0, help="seconds for its answer after that")
     parser.add_argument("--samples", type=text_path, help="image, folder, pattern or list: the page offers them to try")
     parser.add_argument("--top-k", "--top_k", type=positive, default=5, help="classes, where a request does not say")
     args = parser.parse_args()
     if args.max_images > args.max_queue:
         raise UsageError("--max-queue must have room for the images of one request, --max-images")
-    if not args.read_timeout or not args.timeout:
-        raise UsageError("--read-timeout and --timeout must be longer than 0 seconds")
     return args
 
 
@@ -65,9 +66,10 @@ def main() -> None:
     service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue)
     service.warm_up()
     samples = read_samples(args.samples, read) if args.samples else ()
-    rest = (args.read_timeout, args.timeout, args.top_k, args.token, samples, server_run.addresses_for_others(listener))
+    reached = (server_run.addresses_for_others(listener), server_run.hosts(listener, args.allowed_host))
+    rest = (args.read_timeout, args.timeout, args.top_k, args.token, samples, *reached)
     app = server.create_app(service, server.Settings(args.max_upload * MB, args.max_images, *rest), args.exif)
-    server_run.run(app, service, listener, args.read_timeout)
+    server_run.run(app, service, listener, server_run.Bounds(args.read_timeout, args.write_timeout))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 from cait.deploy import server, server_run
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
 from cait.deploy.classify import Reader
+from cait.deploy.server_connections import Bounds
 from cait.deploy.service import Service
 from cait.deploy.service_metrics import ServiceMetrics
 from conftest import ROOT
@@ -53,7 +54,7 @@ SETTINGS = {"max_upload_bytes": 100_000, "max_images": 4, "read_seconds": 10.0, 
 
 
 @contextlib.contextmanager
-def served(max_batch=2, max_queue=8, message_seconds=10.0, predictor=None, **settings):
+def served(max_batch=2, max_queue=8, message_seconds=10.0, predictor=None, bounds=None, **settings):
     """A service in this process: its address, its predictor, the service and the server."""
     predictor = predictor or FakePredictor()
     metrics = ServiceMetrics(predictor.description)
@@ -62,7 +63,7 @@ def served(max_batch=2, max_queue=8, message_seconds=10.0, predictor=None, **set
     app = server.create_app(service, server.Settings(**SETTINGS | settings), exif=True)
     listener = server_run.open_socket("127.0.0.1", 0)
     address = server_run.address_of(listener)
-    running = server_run.make_server(app, service, message_seconds)
+    running = server_run.make_server(app, service, bounds or Bounds(message_seconds))
     thread = threading.Thread(target=running.run, args=([listener],))
     thread.start()
     try:

@@ -32,6 +32,8 @@ LAYERS = [
         "run_lock",
         "deploy",
         "deploy.engine_kind",
+        "deploy.server_connections",
+        "deploy.server_log",
         "deploy.server_schema",
         "deploy.uploads",
         "precision",
@@ -44,6 +46,7 @@ LAYERS = [
     {
         "arguments",
         "compiled",
+        "deploy.server_protocol",
         "config_kinds",
         "figure",
         "checkpoint_files",
@@ -99,7 +102,8 @@ LAYERS = [
     {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported"},
     {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
     {"align_deploy", "align_run", "deploy.samples", "deploy.service", "visualize.job", "bench.engine_process"},
-    {"bench.model", "deploy.server", "deploy.server_run"},
+    {"bench.model", "deploy.server_gate"},
+    {"deploy.server", "deploy.server_run"},
 ]
 SEES_CONFIG = {
     "align",

@@ -201,7 +201,9 @@ def test_a_token_in_the_environment_and_an_open_door(full_bundle, images):
     [
         (["--max-batch=0"], 2, "argument --max-batch: '0' must be a whole number from 1"),
         (["--timeout=-1"], 2, "argument --timeout: '-1' must be seconds, from 0 to 3600"),
-        (["--read-timeout=0"], 2, "--read-timeout and --timeout must be longer than 0 seconds"),
+        (["--read-timeout=0"], 2, "argument --read-timeout: '0' must be more than 0 seconds"),
+        (["--write-timeout=0"], 2, "argument --write-timeout: '0' must be more than 0 seconds"),
+        (["--allowed-host=http://x"], 2, "argument --allowed-host: 'http://x' must be a name or an address"),
         (["--token="], 2, "argument --token: must be printable ASCII without blanks, and not empty"),
         (["--max-images=9", "--max-queue=8"], 2, "--max-queue must have room for the images of one request"),
         (["--port=99999"], 2, "argument --port: '99999' must be a port from 0 to 65535"),

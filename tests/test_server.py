@@ -95,8 +95,9 @@ def test_samples_are_those_that_were_named(tmp_path):
         status, headers, content = ask(address, "/samples/1")
         assert (status, headers["Content-Type"], content) == (200, "image/png", (tmp_path / "02.png").read_bytes())
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert json.loads(ask(address, "/samples/10")[2])["detail"].startswith("there is no sample 10; /model names")
-        assert [ask(address, path)[0] for path in ("/samples/-1", "/samples/x", "/samples/../model_dir")] == [404] * 3
+        assert json.loads(ask(address, "/samples/10")[2])["detail"].startswith("there is no such sample; /model names")
+        for path in ("/samples/-1", "/samples/x", "/samples/../model_dir", "/samples/01", "/samples/" + "9" * 5000):
+            assert ask(address, path)[0] == 404, path[:30]
     (tmp_path / "00.png").write_bytes(b"no image")
     with pytest.raises(CaitError, match=r"00\.png: the image cannot be read"):
         read_samples(tmp_path, read)
@@ -208,7 +209,10 @@ def test_a_failing_predictor_is_told_and_the_service_goes_on(caplog):
         assert counted(address, "cait_requests_total", path="/predict", status="500") == 1
 
 
-HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n"
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    b"Content-Length: 1000\r\n"
+)
 
 
 def test_slow_callers_are_cut_off_and_keep_nobody_waiting():
@@ -225,26 +229,13 @@ def test_slow_callers_are_cut_off_and_keep_nobody_waiting():
             answer = received(slow)  # the head ended, the body did not
             assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive within 0.5 seconds" in answer
             slower.sendall(HEAD[40:60])
-            assert received(slower) == received(silent) == b""
+            answer = received(slower)
+            assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive within 1 seconds" in answer
+            assert received(silent) == b""
             assert 0.9 < time.monotonic() - started < 5
             for each in waiting:
                 each.__exit__(None, None, None)
         assert ask_about(address, DARK)[0] == 200
-
-
-def test_a_head_without_an_end_is_cut_off(plain):
-    started = time.monotonic()
-    with connected(plain) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ")
-        with contextlib.suppress(ConnectionError):
-            for _ in range(100):
-                connection.sendall(b"x" * 100_000)
-        assert received(connection) == b"" and time.monotonic() - started < 5
-    with connected(plain) as connection:  # a long one that ends
-        connection.sendall(
-            b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: " + b"x" * 60_000 + b"\r\n\r\n"
-        )
-        assert received(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_connection_is_kept_for_many_requests_in_time():

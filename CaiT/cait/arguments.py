@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 from collections.abc import Callable
 
 from cait.errors import CaitError, UsageError
@@ -115,6 +116,20 @@ def seconds(text: str) -> float:
     if not 0 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r} must be seconds, from 0 to 3600")
     return value
+
+
+def above_zero(text: str) -> float:
+    """An argument that is a time of more than 0 seconds, up to an hour."""
+    if not (value := seconds(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be more than 0 seconds")
+    return value
+
+
+def host(text: str) -> str:
+    """An argument that is the name or the address of a machine, without a port; `*` is any."""
+    if not re.fullmatch(r"\*|[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|[0-9A-Fa-f:.]{2,45}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a name or an address without a port, or *")
+    return text
 
 
 def token(text: str) -> str:

@@ -5,10 +5,8 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import fastapi_offline
 from fastapi import FastAPI, Request, Response
@@ -19,6 +17,7 @@ from starlette.requests import ClientDisconnect
 import cait
 from cait.deploy import server_schema as schema
 from cait.deploy.samples import Sample
+from cait.deploy.server_gate import PROTECTED, Gate, Hosts, problem
 from cait.deploy.service import QueueFull, Service
 from cait.deploy.service_metrics import CONTENT_TYPE
 from cait.deploy.uploads import Limits, UploadError, parse_request
@@ -30,21 +29,7 @@ SWAGGER = pathlib.Path(fastapi_offline.__file__).with_name(
 RETRY_AFTER_SECONDS = 1
 BODIES_AT_A_TIME = 8  # of the largest size: what all requests together hold in memory
 PARSED_AT_ONCE_BYTES = 100_000
-PROTECTED = ("/predict", "/metrics")  # by the token
 CLIENT_IS_GONE = 499  # nobody gets to see it but the counters
-
-# Nothing comes from elsewhere and nothing may embed the page. Swagger UI sets styles from its scripts and draws with
-# data: images.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-HEADERS = [
-    (b"cache-control", b"no-cache"),  # files of two versions of the page do not go together
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +45,7 @@ class Settings:
         token: that /predict and /metrics want, as `Authorization: Bearer`; None: none.
         samples: images that the page offers.
         addresses: where other devices of the network reach the service.
+        hosts: the names by which it may be called.
     """
 
     max_upload_bytes: int
@@ -70,6 +56,7 @@ class Settings:
     token: str | None = None
     samples: Sequence[Sample] = ()
     addresses: Sequence[str] = ()
+    hosts: Hosts = dataclasses.field(default_factory=Hosts)
 
 
 def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
@@ -94,6 +81,7 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # they would lead to whatever `Host` says
     )
     _add_interface(app, service, settings, _model_info(service, settings, exif))
     _add_page(app, settings.samples)
@@ -105,7 +93,7 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
     if settings.token is not None:
         _describe_token(app)
     paths = frozenset(route.path for route in app.routes)
-    app.add_middleware(_Gate, service=service, token=settings.token, paths=paths)
+    app.add_middleware(Gate, service=service, token=settings.token, hosts=settings.hosts, paths=paths)
     return app
 
 
@@ -139,7 +127,7 @@ def _add_interface(app: FastAPI, service: Service, settings: Settings, info: sch
     metrics.watch("cait_queue_images", "Images that are decoded, wait or are computed", lambda: service.images_inside)
     metrics.watch("cait_queue_capacity_images", "How many of these there may be", lambda: service.max_queue)
     body = {"requestBody": schema.request_body(settings.top_k)}
-    errors = schema.problems(400, 401, 408, 413, 415, 422, 500, 503, 504)
+    errors = schema.problems(400, 401, 403, 408, 413, 415, 421, 422, 500, 503, 504)
 
     @app.post("/predict", response_model=schema.Answer, responses=errors, openapi_extra=body)
     async def classify_images(request: Request) -> Response:
@@ -152,7 +140,7 @@ def _add_interface(app: FastAPI, service: Service, settings: Settings, info: sch
         word, status = ("ok", 200) if service.healthy else ("failed", 503)
         return JSONResponse({"status": word}, status)
 
-    @app.get("/metrics", response_class=Response, responses=schema.problems(401))
+    @app.get("/metrics", response_class=Response, responses=schema.problems(401, 421))
     async def prometheus_metrics() -> Response:
         """Counters in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
@@ -168,11 +156,12 @@ def _add_page(app: FastAPI, samples: Sequence[Sample]) -> None:
     for address, file in (("/", "index.html"), ("/docs", "docs.html")):
         app.add_api_route(address, _file(PAGE / file), include_in_schema=False)
 
-    @app.get("/samples/{number:int}", include_in_schema=False)
-    async def sample(number: int) -> Response:
-        if number >= len(samples):
-            return problem(404, f"there is no sample {number}; /model names the {len(samples)} that there are")
-        return Response(samples[number].data, media_type=samples[number].media_type)
+    @app.get("/samples/{number}", include_in_schema=False)
+    async def sample(number: str) -> Response:
+        if number not in map(str, range(len(samples))):
+            return problem(404, f"there is no such sample; /model names the {len(samples)} that there are")
+        found = samples[int(number)]
+        return Response(found.data, media_type=found.media_type)
 
     app.mount("/page", StaticFiles(directory=PAGE))
     app.mount("/swagger", StaticFiles(directory=SWAGGER))
@@ -186,17 +175,12 @@ def _file(path: pathlib.Path):
 
 
 def _describe_token(app: FastAPI) -> None:
-    """Tells in the OpenAPI description what `_Gate` wants, so that its page asks for it."""
+    """Tells in the OpenAPI description what `Gate` wants, so that its page asks for it."""
     description = app.openapi()
     description["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for path in PROTECTED:
         for operation in description["paths"][path].values():
             operation["security"] = [{"token": []}]
-
-
-def problem(status: int, sentence: str, more: dict[str, Any] | None = None, **headers: str) -> JSONResponse:
-    """The answer that tells why there is none."""
-    return JSONResponse({"detail": sentence, **(more or {})}, status, headers)
 
 
 class _Predict:
@@ -268,45 +252,3 @@ class _Predict:
             chunks.append(chunk)
         if size > most:
             raise too_large
-
-
-class _Gate:
-    """Stands before all else: asks for the token, adds headers to every answer, and counts the answers.
-
-    Args:
-        app: what answers.
-        service: whose answers end their connections when it is closing.
-        token: see `Settings`.
-        paths: that are counted by name; a caller may invent others.
-    """
-
-    def __init__(self, app: Any, service: Service, token: str | None, paths: frozenset[str]):
-        self._app, self._service, self._token, self._paths = app, service, token, paths
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        path, status = scope["path"], 500
-
-        async def send_with_headers(message: dict[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], *HEADERS]
-                if self._service.closing:
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
-        app = self._app
-        if self._token is not None and path in PROTECTED and not self._has_token(scope):
-            sentence = "the token is missing or wrong; send it as `Authorization: Bearer TOKEN`"
-            app = problem(401, sentence, **{"WWW-Authenticate": "Bearer"})
-        try:
-            await app(scope, receive, send_with_headers)
-        finally:
-            self._service.metrics.request(path if path in self._paths else "other", status)
-
-    def _has_token(self, scope: dict[str, Any]) -> bool:
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        kind, _, token = given.partition(b" ")
-        return kind.lower() == b"bearer" and secrets.compare_digest(token.strip(), self._token.encode())

@@ -2,22 +2,27 @@
 
 import asyncio
 import errno
+import functools
 import ipaddress
-import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cait.deploy import server_log
+from cait.deploy.server_connections import Bounds, Connections
+from cait.deploy.server_gate import Hosts
+from cait.deploy.server_protocol import BoundedProtocol
 from cait.deploy.service import Service
 from cait.errors import CaitError
 
-MAX_CONNECTIONS = 512
-MAX_HEAD_BYTES = 1 << 19  # of what comes before a body; more than any caller needs
+BACKLOG = 512
+SEND_BUFFER_BYTES = 1 << 17
+TICK_SECONDS = 0.2  # between two looks at all connections
 KEEP_ALIVE_SECONDS = 15
 DRAIN_SECONDS = 0.5  # in which callers that keep their connections learn from an answer that it was the last
 STOP_SECONDS = 30  # for what was taken in before
@@ -33,11 +38,14 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         hint = "; --port=0 takes any free one" if error.errno == errno.EADDRINUSE else ""
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
         raise CaitError(f"{host}:{port}: cannot listen there ({reason}){hint}") from error
+    # Connections inherit it. The system would hold megabytes of each answer, and hide for long how slowly it is taken.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener
 
 
 def address_of(listener: socket.socket) -> str:
@@ -64,6 +72,11 @@ def addresses_for_others(listener: socket.socket) -> list[str]:
         return [_address(probe.getsockname()[0], listener)]
 
 
+def hosts(listener: socket.socket, names: Sequence[str]) -> Hosts:
+    """The names by which the service may be called; `names` are those that the user allows."""
+    return Hosts(names, is_loopback(listener))
+
+
 def is_loopback(listener: socket.socket) -> bool:
     """Whether only this machine can reach it."""
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
@@ -87,30 +100,32 @@ def how_to_reach(listener: socket.socket) -> str:
     return "from a phone or another computer: this computer's address in their network, and the same port"
 
 
-def run(app: FastAPI, service: Service, listener: socket.socket, message_seconds: float) -> None:
+def run(app: FastAPI, service: Service, listener: socket.socket, bounds: Bounds) -> None:
     """Serves until SIGTERM or Ctrl-C; then answers what was taken in, and returns. The arguments: see `make_server`."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # callers shall not fill the log with odd forms
+    server_log.open_log(sys.stderr)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn handles them, and raises them once more at its end
         signal.signal(number, lambda number, frame: None)
-    make_server(app, service, message_seconds).run([listener])
+    make_server(app, service, bounds).run([listener])
 
 
-def make_server(app: FastAPI, service: Service, message_seconds: float) -> uvicorn.Server:
+def make_server(app: FastAPI, service: Service, bounds: Bounds) -> uvicorn.Server:
     """A server whose `run([listener])` serves until its `should_exit` is set.
 
     Args:
         app: the application.
         service: whose it is.
-        message_seconds: in which a request must have arrived, from its first byte or the connection on.
+        bounds: of its connections.
     """
+    tally = server_log.Tally()
 
-    class Protocol(_BoundedProtocol):
-        seconds = message_seconds
+    def count(reason: str) -> None:
+        service.metrics.refused(reason)
+        tally.add(reason)
 
+    connections = Connections(bounds, count)
     settings = uvicorn.Config(
         app,
-        http=Protocol,
+        http=functools.partial(BoundedProtocol, connections),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -118,25 +133,32 @@ def make_server(app: FastAPI, service: Service, message_seconds: float) -> uvico
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    return _Server(settings, service)
+    return _Server(settings, service, connections, tally)
 
 
 class _Server(uvicorn.Server):
     """Tells its address, and ends in two steps, so that no caller's next request meets a connection just closed."""
 
-    def __init__(self, settings: uvicorn.Config, service: Service):
+    def __init__(self, settings: uvicorn.Config, service: Service, connections: Connections, tally: server_log.Tally):
         super().__init__(settings)
-        self._service = service
+        self._service, self._connections, self._tally = service, connections, tally
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._watch = asyncio.get_running_loop().create_task(self._look_after())
         for listener in sockets or []:
             print(f"serving {self._service.description.variant} at {address_of(listener)}")
             print(how_to_reach(listener), flush=True)
+
+    async def _look_after(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            self._connections.look_after(clock())
+            self._tally.tell()
+            await asyncio.sleep(TICK_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.closing = True
@@ -144,47 +166,4 @@ class _Server(uvicorn.Server):
             server.close()
         await asyncio.sleep(DRAIN_SECONDS)
         await super().shutdown(sockets)
-
-
-class _BoundedProtocol(HttpToolsProtocol):
-    """Closes connections whose request does not arrive in time, or never ends its head; uvicorn lets both go on."""
-
-    seconds: float
-    _timer: asyncio.TimerHandle | None = None
-    _in_head, _head_bytes = True, 0
-
-    def connection_made(self, transport):
-        super().connection_made(transport)
-        self._start_timer()
-
-    def data_received(self, data):
-        super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.abort()
-
-    def on_message_begin(self):
-        super().on_message_begin()
-        self._in_head = True
-        self._start_timer()
-
-    def on_headers_complete(self):
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self):
-        self._stop_timer()
-        super().on_message_complete()
-
-    def connection_lost(self, exc):
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _start_timer(self) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(self.seconds, self.transport.abort)
-
-    def _stop_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+        self._watch.cancel()

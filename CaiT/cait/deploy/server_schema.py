@@ -103,9 +103,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         400: "the body is damaged",
         401: "the token is missing or wrong",
-        408: "the body did not arrive in time",
+        403: "a page of another site sent the request",
+        408: "the request did not arrive in time",
         413: "the body is too large",
         415: "the body is neither a form nor JSON",
+        421: "the service does not go by the name in Host",
         422: "a value is wrong, or none of the images can be read",
         500: "the predictor failed",
         503: "the queue is full; Retry-After says when to come again",

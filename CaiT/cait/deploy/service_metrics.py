@@ -26,6 +26,12 @@ class ServiceMetrics:
         model = Gauge("cait_model_info", "What is served", ("model", "precision", "weights"), registry=registry)
         model.labels(description.variant, description.precision, description.weights[:16]).set(1)
         self._requests = Counter("cait_requests", "Requests by path and status", ("path", "status"), registry=registry)
+        self._refusals = Counter(
+            "cait_refused_connections",
+            "Connections that were refused or closed for their callers' faults, by reason",
+            ("reason",),
+            registry=registry,
+        )
         self._seconds = Histogram(
             "cait_predict_seconds",
             "From the head of a request to /predict to its answer",
@@ -46,6 +52,10 @@ class ServiceMetrics:
     def request(self, path: str, status: int) -> None:
         """An answer with that status; the path is one of the service's own."""
         self._requests.labels(path, str(status)).inc()
+
+    def refused(self, reason: str) -> None:
+        """A connection was refused or closed; the reason is one of the service's own words."""
+        self._refusals.labels(reason).inc()
 
     def predicted(self, seconds: float) -> None:
         """A request to /predict took so long."""
