@@ -3,6 +3,7 @@
 import concurrent.futures
 import errno
 import os
+import re
 
 import pytest
 
@@ -18,6 +19,8 @@ command = [sys.executable, "-c", "import time; time.sleep(1); open('{folder}/mad
 build_once(pathlib.Path(sys.argv[1]), ["made"], command, "building now")
 """
 FAILING = ["sh", "-c", "echo no such thing; exit 1"]
+MAKING = ["sh", "-c", "echo made > {folder}/made"]
+AS_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
 
 
 def test_the_folder_is_named_after_what_is_built(tmp_path, monkeypatch):
@@ -43,7 +46,7 @@ def test_of_several_processes_one_builds(tmp_path, compiler):
         results = list(pool.map(lambda _: run_python(*words), range(3)))
     assert [result.returncode for result in results] == [0, 0, 0]
     assert sum(result.stderr.count("building now") for result in results) == 1
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["made"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"made", compiled.CHECKSUMS}
 
 
 def test_without_a_home_there_is_no_folder(monkeypatch):
@@ -54,9 +57,85 @@ def test_without_a_home_there_is_no_folder(monkeypatch):
 
 
 def test_what_was_built_is_not_built_again(tmp_path, capsys):
-    (tmp_path / "made").touch()
+    build_once(tmp_path, ["made"], MAKING, "building now")
+    capsys.readouterr()
     build_once(tmp_path, ["made"], FAILING, "building now")
     assert capsys.readouterr().err == ""
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: cut(folder / "made"),
+        lambda folder: (folder / "made").write_text("another one, without the symbols"),
+        lambda folder: (folder / "made").unlink(),
+        lambda folder: (folder / "made").chmod(0o666),
+        lambda folder: (folder / compiled.CHECKSUMS).unlink(),
+        lambda folder: (folder / compiled.CHECKSUMS).write_bytes(b"\xff"),
+        lambda folder: (folder / compiled.CHECKSUMS).chmod(0o664),
+        pytest.param(lambda folder: os.chown(folder / "made", 12345, -1), marks=AS_ROOT),
+    ],
+)
+def test_what_is_not_as_it_was_built_is_built_again(tmp_path, capsys, compiler, damage):
+    for err in ("building now\n", "", "building now\n", ""):
+        build_once(tmp_path, ["made"], MAKING, "building now")
+        assert capsys.readouterr().err == err and (tmp_path / "made").read_text() == "made\n"
+        if not err and "damaged" not in os.listdir(tmp_path):
+            damage(tmp_path)
+            (tmp_path / "damaged").touch()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache with a folder of what was built in it, and an empty folder of temporary files."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(compiled.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiled._say_once.cache_clear()
+    folder = cache_folder("loops", "key")
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("up", [0, 1], ids=["folder", "cache"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda folder: folder.chmod(0o775), r"can be written by other users \(mode 775\)"),
+        (lambda folder: folder.chmod(0o757), r"can be written by other users \(mode 757\)"),
+        pytest.param(lambda folder: os.chown(folder, 12345, -1), r"another user \(number 12345\)", marks=AS_ROOT),
+    ],
+)
+def test_where_others_can_write_nothing_is_used_or_built(cache, capsys, compiler, change, words, up):
+    change(cache.parent if up else cache)
+    with pytest.raises(CannotBuild, match=words):
+        build_once(cache, ["made"], MAKING, "building now")
+    assert not list(cache.iterdir())
+    private = cache_folder("loops", "key")
+    assert private.parent == cache.parents[2] / "temporary" / f"cait-{os.geteuid()}"
+    build_once(private, ["made"], MAKING, "")
+    assert re.search(f"{words}: compiled libraries are kept in {private.parent} instead", capsys.readouterr().err)
+    change(private.parent)
+    with pytest.raises(CannotBuild, match=f"{words} and .*{words}; XDG_CACHE_HOME can name another folder"):
+        cache_folder("loops", "key")
+
+
+def test_others_cannot_write_what_is_built_whatever_the_umask_says(tmp_path, monkeypatch, compiler):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            folder = cache_folder("loops", "key")
+            build_once(folder, ["made"], MAKING, "")
+    finally:
+        os.umask(before)
+    assert folder.parent == tmp_path / "cache" / "cait"
+    for path in (folder.parent, folder, *folder.iterdir()):
+        assert not path.stat().st_mode & 0o022, path
 
 
 def test_a_build_that_failed_is_not_tried_again(tmp_path, capsys, compiler):
@@ -106,7 +185,7 @@ def test_a_build_writes_in_its_own_folder_only(tmp_path, compiler, monkeypatch):
     (tmp_path / scratch).mkdir()
     build_once(tmp_path, ["made"], ["sh", "-c", 'echo "$TMPDIR" > {folder}/made'], "building now")
     assert str(tmp_path / compiled.SCRATCH) in (tmp_path / "made").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert {path.name for path in tmp_path.iterdir()} == {"made", compiled.CHECKSUMS}
 
 
 def test_a_full_disk_is_a_reason(tmp_path, monkeypatch, compiler):
@@ -114,8 +193,8 @@ def test_a_full_disk_is_a_reason(tmp_path, monkeypatch, compiler):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(compiled.shutil, "copyfile", copy)
-    with pytest.raises(CannotBuild, match=r"cannot be written \(No space left on device\); XDG_CACHE_HOME"):
-        build_once(tmp_path, ["made"], ["true"], "")
+    with pytest.raises(CannotBuild, match=r"made: cannot be written \(no space left on device\); XDG_CACHE_HOME"):
+        build_once(tmp_path, ["made"], MAKING, "")
 
 
 def test_where_nothing_can_be_built_the_reason_is_said(tmp_path, monkeypatch, compiler):

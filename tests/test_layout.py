@@ -14,6 +14,7 @@ LAYERS = [
         "digest",
         "device",
         "guard",
+        "ownership",
         "ema",
         "plain_pickle",
         "processor",

@@ -197,3 +197,19 @@ def test_a_library_that_is_broken_is_not_used(loops, monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", broken)
     with pytest.raises(CannotBuild, match="cannot be loaded"):
         pixels.load("avx2")
+
+
+def test_a_library_without_the_symbols_is_not_used(loops, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: object())
+    with pytest.raises(CannotBuild, match="cannot be loaded"):
+        pixels.load("avx2")
+
+
+def test_a_library_that_was_cut_off_is_built_again(loops, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(2):
+        pixels.load("avx2")
+        assert "building the loops" in capsys.readouterr().err
+        (library,) = tmp_path.glob("cait/*/*.so")
+        (tmp_path / "cut").write_bytes(library.read_bytes()[:9000])  # loading it would be a bus error
+        (tmp_path / "cut").replace(library)

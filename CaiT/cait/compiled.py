@@ -1,11 +1,15 @@
 """Libraries that are compiled on the user's machine, once for each version of what they are made of.
 
-They are kept in `$XDG_CACHE_HOME/cait` (`~/.cache/cait`), in a folder named after what it was built from. A build that
-fails is remembered there too, for the compiler and the command that failed; where memory, space or time was short, the
-next start tries again.
+They are kept in `$XDG_CACHE_HOME/cait` (`~/.cache/cait`), in a folder named after what it was built from; where other
+users can write there, in a folder of this user's own below that of temporary files. What lies there is code: it is used
+only if nobody but this user and root can have put it there, and if it is what was built, byte for byte (CHECKSUMS).
+
+A build that fails is remembered there too, for the compiler and the command that failed; where memory, space or time
+was short, the next start tries again.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -18,12 +22,16 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 
+from cait.digest import sha256_of
 from cait.errors import CaitError
-from cait.files import replacing, user_cache, write_text
+from cait.files import read_text, replacing, user_cache, write_text
+from cait.ownership import why_not_ours
 from cait.run_lock import held
 
 SECONDS = 900.0  # for a build; the operators take half a minute
 SCRATCH = "scratch-"
+CHECKSUMS = "SHA256SUMS"
+MODE = 0o644  # of what is built, whatever this user lets others do with other files
 # Words by which a compiler, a linker or Python says that the machine had not enough of something at that moment.
 PASSING = re.compile(
     r"no space left|quota exceeded|\bkilled\b|signal terminated|out of memory|memory exhausted|cannot allocate memory"
@@ -46,15 +54,32 @@ def key_of(parts: Iterable[str | bytes]) -> str:
 
 
 def cache_folder(name: str, key: str) -> pathlib.Path:
-    """Where a library of this name and key is kept.
+    """Where a library of this name and key is kept: where other users cannot put one.
 
     Raises:
         CannotBuild: there is no such place.
     """
     try:
-        return user_cache() / f"{name}-{key}"
+        cache = user_cache()
     except CaitError as error:
         raise CannotBuild(str(error)) from error
+    if platform.system() != "Linux":  # nothing is built there
+        return cache / f"{name}-{key}"
+    reasons = []
+    for root in (cache, pathlib.Path(tempfile.gettempdir()) / f"cait-{os.geteuid()}"):
+        target = root / f"{name}-{key}"
+        reason = why_not_ours([root, target])
+        if not reason:
+            if reasons:
+                _say_once(f"{reasons[0]}: compiled libraries are kept in {root} instead")
+            return target
+        reasons.append(reason)
+    raise CannotBuild(f"{' and '.join(reasons)}; XDG_CACHE_HOME can name another folder")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str], notice: str) -> None:
@@ -67,8 +92,8 @@ def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str
         notice: for stderr, where it is run.
 
     Raises:
-        CannotBuild: there is no compiler, the folder cannot be written, the command fails, or it failed before with
-            the same compiler.
+        CannotBuild: there is no compiler, the folder cannot be written or can be written by others, the command fails,
+            or it failed before with the same compiler.
     """
     if _whole(target, files):
         return
@@ -77,17 +102,32 @@ def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str
     if not shutil.which("g++"):
         raise CannotBuild("there is no compiler (g++)")
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        target.parent.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (target.parent, target):
+            folder.mkdir(mode=0o755, exist_ok=True)
+        if reason := why_not_ours([target.parent, target]):
+            raise CannotBuild(reason)
         with held(target, "build", wait=True):  # another process may be building the same
             if not _whole(target, files):
                 _build(target, files, command, notice)
     except (OSError, CaitError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CannotBuild(f"{target} cannot be written ({reason}); XDG_CACHE_HOME can name another folder") from error
+        reason = error if isinstance(error, CaitError) else f"{target} cannot be written ({error.strerror or error})"
+        raise CannotBuild(f"{reason}; XDG_CACHE_HOME can name another folder") from error
 
 
 def _whole(target: pathlib.Path, files: Sequence[str]) -> bool:
-    return all((target / name).is_file() for name in files)
+    """Whether the files are there as they were built, and nobody else can have changed them."""
+    paths = [target / name for name in (CHECKSUMS, *files)]
+    if not all(path.is_file() for path in paths) or why_not_ours([target.parent, target, *paths]):
+        return False
+    try:
+        return read_text(paths[0]) == _checksums(target, files)
+    except (OSError, CaitError):  # such as one that cannot be read: it is built anew
+        return False
+
+
+def _checksums(folder: pathlib.Path, files: Sequence[str]) -> str:
+    return "".join(f"{sha256_of(folder / name)}  {name}\n" for name in files)
 
 
 def _build(target: pathlib.Path, files: Sequence[str], command: Sequence[str], notice: str) -> None:
@@ -107,9 +147,14 @@ def _build(target: pathlib.Path, files: Sequence[str], command: Sequence[str], n
                 raise CannotBuild(f"building them was broken off ({line[:200]}); the next start tries again")
             write_text(failure, output)
             raise CannotBuild(f"building them failed; {failure} says why")
+        checksums = _checksums(pathlib.Path(scratch), files)
         for name in files:
             with replacing(target / name) as temporary:
                 shutil.copyfile(pathlib.Path(scratch) / name, temporary)
+                temporary.chmod(MODE)
+        with replacing(target / CHECKSUMS) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), MODE)
+            file.write(checksums)
 
 
 def _compiler() -> str:

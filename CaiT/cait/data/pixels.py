@@ -82,7 +82,8 @@ def load(instructions: str) -> Loops:
     build_once(folder, [library.name], words, "building the loops that resize images, once: about a second")
     try:
         loaded = ctypes.CDLL(str(library))
-    except OSError as error:
+        _ = loaded.cait_resize, loaded.cait_transform
+    except (OSError, AttributeError) as error:
         raise CannotBuild(f"{library} cannot be loaded") from error
     for columns_may_come_first in (True, False):
         loops = Loops(loaded, columns_may_come_first)
