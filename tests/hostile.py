@@ -7,6 +7,8 @@ family, write its cases and its reader and enter both in FAMILIES.
     python tests/hostile.py FAMILY    reads the cases of a family and prints a line of JSON for each
 """
 
+import contextlib
+import gzip
 import io
 import json
 import pathlib
@@ -164,7 +166,107 @@ def read_checkpoint(folder: pathlib.Path) -> None:
     read_torch_file(folder / "case.pth")
 
 
-FAMILIES = {"checkpoints": Family(checkpoints, read_checkpoint)}
+RUNS_CODE = b"\x80\x02}(U\x04datacposix\nmkdir\n(U\x05ownedtRu."
+
+
+def cifar_array(
+    shape: bytes = b"(K\x01M\x00\x0ct", dtype: bytes = b"U\x02u1", content: bytes = b"T\x00\x0c\0\0" + bytes(3072),
+    function: bytes = b"cnumpy.core.multiarray\n_reconstruct\n", end: bytes = b"b",
+) -> bytes:  # fmt: skip
+    """The instructions for an array as in CIFAR's archives."""
+    made = function + b"(cnumpy\nndarray\n(K\0tU\x01btR"
+    return made + b"(K\x01" + shape + b"cnumpy\ndtype\n(" + dtype + b"K\0K\x01tR\x89" + content + b"t" + end
+
+
+def cifar_batch(data: bytes | None = None, labels: bytes = b"](K\x01e") -> bytes:
+    """The pickle of a batch of one image."""
+    return b"\x80\x02}(U\x04data" + (data or cifar_array()) + b"U\x06labels" + labels + b"u."
+
+
+def tar_header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
+    """The header of a file in a tar file; `size` are its 12 bytes."""
+    block = (
+        name.encode().ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size.ljust(12, b"\0") + b"0" * 11 + b"\0"
+    )
+    block += b" " * 8 + kind + bytes(100) + b"ustar\x0000" + bytes(247)
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:512]
+
+
+def tar_file(content: bytes, name: str = "cifar/data_batch_1") -> bytes:
+    """A packed tar file with one file."""
+    return gzip.compress(tar_header(name, b"%011o" % len(content)) + content + bytes(-len(content) % 512 + 1024))
+
+
+def batches() -> Iterator[tuple[str, bytes]]:
+    """Pickles in place of a batch of CIFAR."""
+    yield "code", RUNS_CODE
+    yield "code by another name", b"\x80\x04\x8c\x05posix\x8c\x05mkdir\x93\x8c\x05owned\x85R."
+    yield "objects in an array", cifar_batch(cifar_array(dtype=b"U\x02O8"))
+    yield "records in an array", cifar_batch(cifar_array(dtype=b"](U\x01aU\x02u1\x86e"))
+    yield "text in an array", cifar_batch(cifar_array(dtype=b"U\x02S1"))
+    yield "another type of numbers", cifar_batch(cifar_array(b"(K\x01M\x00\x03t", b"U\x02u4"))
+    for name, shape in {
+        "too large": ops((1 << 40, 3072)), "negative": ops((-1, 3072)), "product that wraps": ops((1 << 33, 1 << 33)),
+        "flat": ops((3072,)), "nothing": ops(()), "list": ops([1, 3072]), "floats": ops((1.0, 3072.0)),
+        "an array": cifar_array(), "hundred sizes": ops((1,) * 99 + (3072,)), "bool": ops((True, 3072)),
+    }.items():  # fmt: skip
+        yield f"shape: {name}", cifar_batch(cifar_array(shape))
+    yield "array without bytes", cifar_batch(cifar_array(content=b"N"))
+    yield "array of text outside Latin-1", cifar_batch(cifar_array(content=ops("\u20ac" * 3072)))
+    yield "array that is never filled", cifar_batch(cifar_array(end=b"\x86"))
+    yield "array that is filled twice", cifar_batch(cifar_array() + b"(K\x01)NNNtb")
+    yield "array of another class", cifar_batch(cifar_array(function=b"cpandas\nDataFrame\n"))
+    yield "no data", b"\x80\x02}U\x06labels](K\x01es."
+    yield "no labels", b"\x80\x02}U\x04data" + cifar_array() + b"s."
+    for name, labels in {
+        "too few": b"]", "text": b"](U\x01ae", "negative": b"](J\xff\xff\xff\xffe", "too large": b"](K\x0ae",
+        "bool": b"](\x88e", "none": b"N", "float": b"](G?\xf0\0\0\0\0\0\0e",
+        "nested": b"](](K\x01ee", "array of images": cifar_array(), "huge": b"](" + ops(1 << 1000) + b"e",
+    }.items():  # fmt: skip
+        yield f"labels: {name}", cifar_batch(labels=labels)
+    yield "a list", b"\x80\x02]."
+    yield "no pickle", b"<html>"
+    yield "empty", b""
+    yield "deep", b"\x80\x02)" + b"\x85" * 100_000 + b"."
+    yield "memo of 64 million places", b"\x80\x02Nr\xff\xff\xff\x03."
+
+
+def archives() -> Iterator[tuple[str, Files]]:
+    """Archives of CIFAR-10."""
+    good = cifar_batch()
+    found = {f"batch: {name}": tar_file(content) for name, content in batches()}
+    found["no tar file"] = gzip.compress(b"hello" * 1000)
+    found["no archive"] = b"<!DOCTYPE html>"
+    found["empty"] = b""
+    found["bad checksum of gzip"] = tar_file(good)[:-8] + bytes(8)
+    found["cut"] = tar_file(good)[:-20]
+    found["a gigabyte of zeros"] = gzip.compress(tar_header("data_batch_1", b"%011o" % (1 << 30))) + gzip.compress(
+        bytes(20 << 20)
+    )
+    found["size of 8 GB"] = gzip.compress(tar_header("data_batch_1", b"77777777777") + bytes(1024))
+    found["negative size"] = gzip.compress(tar_header("data_batch_1", b"\xff" * 11 + b"\0") + bytes(1024))
+    found["size that is no number"] = gzip.compress(tar_header("data_batch_1", b"zzzzzzzzzzz") + bytes(1024))
+    for name, kind in {"pax": b"x", "global pax": b"g", "long name": b"L", "long link": b"K"}.items():
+        found[f"header of 200 MB: {name}"] = gzip.compress(
+            tar_header("a", b"%011o" % (200 << 20), kind) + bytes(1 << 20)
+        )
+        many = tar_header("a", b"%011o" % 512, kind) + b"9 path=a\n".ljust(512, b"\0")
+        found[f"header of many: {name}"] = gzip.compress(many * 1500 + bytes(1024))
+    found["ten thousand files"] = gzip.compress(tar_header("a", b"0" * 11) * 10_000 + bytes(1024))
+    found["link"] = gzip.compress(tar_header("data_batch_1", b"0" * 11, b"2") + bytes(1024))
+    found["device"] = gzip.compress(tar_header("data_batch_1", b"0" * 11, b"3") + bytes(1024))
+    found["no batch"] = tar_file(good, "cifar/other")
+    return ((name, {"case.tar.gz": content}) for name, content in found.items())
+
+
+def read_archive(folder: pathlib.Path) -> None:
+    """As training reads it."""
+    from cait.data.cifar import read_cifar
+
+    read_cifar(folder / "case.tar.gz", "cifar10", "train")
+
+
+FAMILIES = {"checkpoints": Family(checkpoints, read_checkpoint), "archives": Family(archives, read_archive)}
 
 
 def trial(family: str) -> None:
@@ -174,6 +276,8 @@ def trial(family: str) -> None:
     from cait.errors import CaitError
 
     cases, read = FAMILIES[family]
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CaitError):
+        read(pathlib.Path(folder))  # the imports, which are no case's
     for name, files in cases():
         with tempfile.TemporaryDirectory(prefix="cait-hostile-") as folder:
             for file, content in files.items():

@@ -11,7 +11,8 @@ from cait.checkpoint import load_tensors, read_weights
 from cait.cli import check_checkpoints, parse_command
 from cait.config import read_yaml
 from cait.convert import read_torch_layout
-from cait.data.dataset import cifar_archive, read_list
+from cait.data.cifar import cifar_archive
+from cait.data.dataset import read_list
 from cait.data.labels import read_class_names
 from cait.deploy.bundle import read_description
 from cait.errors import CaitError

@@ -95,6 +95,7 @@ LAYERS = [
     {"zoo", "data.fast", "data.image_files", "data.list_files"},
     {"data.imagenet_lists"},
     {"data.dataset"},
+    {"data.cifar"},
     {"class_names", "data.check", "data.loader", "data.lite", "data.mixup", "stand_in", "bench.step"},
     {"data.build", "engine", "exchange"},
     {"align", "evaluation", "start", "deploy.bundle"},

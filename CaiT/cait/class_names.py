@@ -17,6 +17,7 @@ from yacs.config import CfgNode
 from cait.checkpoint import load_tensors
 from cait.checkpoint_files import begins_again, find_states
 from cait.config import CLASSES, run_folder
+from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.labels import IMAGENET1K, imagenet1k_wordnet_ids, read_class_names
 from cait.errors import CaitError, UsageError
@@ -202,8 +203,8 @@ def names_of_data(config: CfgNode, splits: Sequence[str] = ("train", "val")) -> 
         return None
     if config.DATA.DATASET == "folder":
         return ds.class_folders(root, splits)
-    if config.DATA.DATASET in ds.CIFAR_ARCHIVES:
-        return ds.cifar_class_names(ds.cifar_archive(root, config.DATA.DATASET), config.DATA.DATASET)
+    if config.DATA.DATASET in cifar.ARCHIVES:
+        return cifar.cifar_class_names(cifar.cifar_archive(root, config.DATA.DATASET), config.DATA.DATASET)
     return read_class_names(root / "labels.txt") if (root / "labels.txt").is_file() else None
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cait import dist
 from cait.class_names import Classes, evaluated_classes, shown_classes, trained_classes
+from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, parse_rand_augment, three_augment
 from cait.data.decoding import formats
@@ -72,8 +73,8 @@ def _test_source(config, root: pathlib.Path, note: Callable[[str], None]) -> ds.
     dataset = config.DATA.DATASET
     if config.PREDICT.IMAGE:
         return ds.FileSource([config.PREDICT.IMAGE], [ds.NO_LABEL])
-    if dataset in ds.CIFAR_ARCHIVES:
-        return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, "test")
+    if dataset in cifar.ARCHIVES:
+        return cifar.read_cifar(cifar.cifar_archive(root, dataset), dataset, "test")
     if dataset == "folder":
         names = image_files(root / "test", note)
         return ds.FileSource(names, [ds.NO_LABEL] * len(names))
@@ -84,8 +85,8 @@ def _test_source(config, root: pathlib.Path, note: Callable[[str], None]) -> ds.
 def _source(config, root: pathlib.Path, split: str, classes: Classes) -> ds.Source:
     """The images to train or to evaluate on, with the labels of the model."""
     dataset = config.DATA.DATASET
-    if dataset in ds.CIFAR_ARCHIVES:
-        source = ds.read_cifar(ds.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
+    if dataset in cifar.ARCHIVES:
+        source = cifar.read_cifar(cifar.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
     elif dataset == "folder":
         source = ds.read_folder(root, split, classes.of_data or classes.names, classes.notes.append)
     else:

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cait import dist
+from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.decoding import unreadable
 from cait.data.image_files import list_images
@@ -151,10 +152,10 @@ def check_data(root: pathlib.Path, dataset: str, say: Callable[[str], None] = tq
 
 def _source(root: pathlib.Path, dataset: str, split: str, report: _Report) -> ds.Source | None:
     """The images of a split; None, which is said, if it is not there."""
-    if dataset in ds.CIFAR_ARCHIVES:
+    if dataset in cifar.ARCHIVES:
         if split == "val":
             return None
-        return ds.read_cifar(ds.cifar_archive(root, dataset), dataset, split)
+        return cifar.read_cifar(cifar.cifar_archive(root, dataset), dataset, split)
     if dataset == "folder":
         return _folder(root, split, report)
     path = root / f"{split}_list.txt"

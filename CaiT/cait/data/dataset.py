@@ -1,10 +1,7 @@
-"""Where images and labels come from: list files, class folders, CIFAR archives; and the data set over them."""
+"""Where images and labels come from: list files, class folders; and the data set over them."""
 
 import dataclasses
 import pathlib
-import pickle
-import tarfile
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -18,7 +15,6 @@ from cait.data.fast import FastTrainTransform
 from cait.data.image_files import Listing, class_entries, holds_image, images_of, list_images, to_stderr
 from cait.data.list_files import read_labelled, read_paths
 from cait.errors import CaitError
-from cait.files import check_readable
 
 NO_LABEL = -1
 
@@ -158,65 +154,6 @@ def error_of(source: Source, index: int, mode: str) -> str:
     except UnreadableImage as error:
         return str(error)
     return ""
-
-
-# What reading a damaged archive of pickles raises.
-BROKEN_ARCHIVE = (
-    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, StopIteration),
-    *(tarfile.TarError, pickle.PickleError, zlib.error),
-)
-CIFAR_ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
-
-
-def cifar_archive(root: pathlib.Path, dataset: str) -> pathlib.Path:
-    """The archive of CIFAR in a folder, or the path itself if it is a file.
-
-    Raises:
-        CaitError: it is not there.
-    """
-    path = root if root.is_file() else root / CIFAR_ARCHIVES[dataset]
-    if not path.is_file():
-        raise CaitError(f"{path}: no such file; put the archive {CIFAR_ARCHIVES[dataset]} there")
-    check_readable(path)
-    return path
-
-
-def read_cifar(archive: pathlib.Path, dataset: str, split: str) -> ArraySource:
-    """The `train` or `test` images of a CIFAR archive.
-
-    Raises:
-        CaitError: the file is no such archive.
-    """
-    reader = {"cifar10": paddle.vision.datasets.Cifar10, "cifar100": paddle.vision.datasets.Cifar100}[dataset]
-    try:
-        data = reader(data_file=str(archive), mode=split, download=False, backend="pil")
-        rows = [data[index] for index in range(len(data))]
-    except BROKEN_ARCHIVE as error:
-        raise CaitError(f"{archive}: not a {dataset} archive ({error})") from error
-    if not rows:
-        raise CaitError(f"{archive}: holds no {split} images")
-    names = [f"{archive.name}:{split}/{index}" for index in range(len(rows))]
-    return ArraySource(names, [int(label) for _, label in rows], [np.asarray(image, "uint8") for image, _ in rows])
-
-
-class _NoGlobals(pickle.Unpickler):
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"refused to load {module}.{name}")
-
-
-def cifar_class_names(archive: pathlib.Path, dataset: str) -> list[str]:
-    """The class names that stand in a CIFAR archive.
-
-    Raises:
-        CaitError: the file is no such archive.
-    """
-    member, key = {"cifar10": ("batches.meta", "label_names"), "cifar100": ("meta", "fine_label_names")}[dataset]
-    try:
-        with tarfile.open(archive) as tar:
-            found = next(m for m in tar if pathlib.PurePosixPath(m.name).name == member)
-            return list(_NoGlobals(tar.extractfile(found)).load()[key])
-    except BROKEN_ARCHIVE as error:
-        raise CaitError(f"{archive}: holds no class names of {dataset}") from error
 
 
 class ImageDataset(paddle.io.Dataset):
