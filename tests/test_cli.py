@@ -5,8 +5,8 @@ import re
 import pytest
 
 from cait.cli import parse_command
-from cait.config import save_config
 from cait.errors import UsageError
+from cait.saved_config import save_config
 
 
 @pytest.mark.parametrize(

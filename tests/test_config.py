@@ -171,19 +171,6 @@ def test_pretrained_weights_bring_the_gentle_recipe_unless_a_key_is_set():
     assert cfg.make_config({"MODEL.PRETRAINED": "x", "TRAIN.BASE_LR": 5e-4}).TRAIN.BASE_LR == 5e-4
 
 
-def test_a_saved_config_loads_as_it_was(tmp_path):
-    config = cfg.make_config({"TRAIN.GRAD_CLIP": 1.0, "MODEL.PRETRAINED": "w", "DATA.IMAGE_SIZE": [224, 320]})
-    cfg.save_config(config, tmp_path / "config.yaml")
-    assert cfg.make_config(cfg.read_yaml(tmp_path / "config.yaml")) == config
-
-
-def test_what_changed_since_a_run_was_started_is_told(tmp_path):
-    cfg.save_config(cfg.make_config({"OUTPUT_DIR": "a"}), tmp_path / "config.yaml")
-    now = cfg.make_config({"TRAIN.NUM_EPOCHS": 8, "DATA.IMAGE_SIZE": [224, 320], "NGPUS": 2, "OUTPUT_DIR": "b"})
-    changes = ["DATA.IMAGE_SIZE [224, 320], not [224, 224]", "TRAIN.NUM_EPOCHS 8, not 100"]
-    assert cfg.changes_since(now, tmp_path / "config.yaml") == changes
-
-
 def test_the_defaults_are_valid():
     for key in cfg.KEYS:
         assert cfg.parse_value(key.name, key.default, "default") == key.default

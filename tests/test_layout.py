@@ -84,6 +84,7 @@ LAYERS = [
     {
         "cli",
         "checkpoint",
+        "saved_config",
         "data.labels",
         "data.augment",
         "data.sampler",
@@ -114,6 +115,7 @@ SEES_CONFIG = {
     "config",
     "jobs",
     "resume",
+    "saved_config",
     "start",
     "training",
     "visualize.sources",

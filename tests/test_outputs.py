@@ -22,7 +22,7 @@ def write_ours(path, tiny_weights):
     elif path.suffix == ".npy":
         write_reprod_log(path, {"prob": np.ones(3)})
     elif path.suffix == ".json":
-        path.write_text(json.dumps({"rows": [1, 2]}, indent=2))
+        path.write_text(json.dumps({"passed": True, "rows": [1, 2]}, indent=2))
     elif path.suffix == ".log":
         path.write_text("[2026/01/01 00:00:00] root INFO: -- Env info --\n")
     elif path.suffix == ".png":
@@ -45,12 +45,25 @@ def test_a_file_is_replaced_by_its_own_kind_alone(tmp_path, tiny_weights, suffix
     assert check_output(str(path)) == path
     path.write_bytes(b"")  # as mktemp leaves it: nothing is lost
     assert check_output(path) == path
-    foreign = {".csv": "name,age\nAnna,7\n", ".jsonl": '{"prompt": "x"}\n', ".json": "{no json", ".svg": "<html>"}
-    path.write_bytes(foreign.get(suffix, "\0\0\0").encode())
-    before = path.read_bytes()
-    with pytest.raises(UsageError, match=rf"a{suffix}: is there and not .*, so it is not replaced; name another"):
-        check_output(path)
-    assert path.read_bytes() == before
+    foreign = {
+        ".csv": ["name,age\nAnna,7\n", "label,text\n"],
+        ".jsonl": ['{"prompt": "x"}\n'],
+        ".json": ["{no json", '{"rows": [1, 2]}', "[" * 100_000],
+        ".log": ["yesterday: nothing\n"],
+        ".npy": [array_file(tmp_path, np.arange(3)), array_file(tmp_path, np.array([{"a": 1}, None]))],
+        ".svg": ["<html>"],
+    }
+    for content in foreign.get(suffix, ["\0\0\0"]):
+        path.write_bytes(before := content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(UsageError, match=rf"a{suffix}: is there and not .*, so it is not replaced; name another"):
+            check_output(path)
+        assert path.read_bytes() == before
+
+
+def array_file(folder, array):
+    """What NumPy writes of an array."""
+    np.save(folder / "array.bin.npy", array)
+    return (folder / "array.bin.npy").read_bytes()
 
 
 def test_folders_links_and_other_suffixes_are_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cait.align_golden import load_golden_weights
-from cait.config import make_config, read_yaml, save_config
+from cait.config import make_config, read_yaml
 from cait.data.image_files import spread
 from cait.deploy.bundle import CLASS_ATTENTION
 from cait.deploy.export import build_description
@@ -17,6 +17,7 @@ from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor
 from cait.errors import CaitError, UsageError
 from cait.metrics import write_metrics
+from cait.saved_config import save_config
 from cait.visualize import OF_IMAGES, draw, job, maps, sources
 from cait.zoo import build_model
 from conftest import CLASS_NAMES, ROOT, run_python

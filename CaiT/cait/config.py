@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 
 from cait.config_kinds import FLAG, LOG_NAME, PATH, PRECISION, SIZE, TEXT, Kind, choice, integer, number, numbers
 from cait.errors import UsageError
-from cait.files import user_path, write_text
+from cait.files import user_path
 from cait.yaml_file import read_tree
 
 
@@ -168,9 +168,6 @@ KEYS = (
 )  # fmt: skip
 _BY_NAME = {key.name: key for key in KEYS}
 
-# How a command starts rather than what a run is: not saved, so that `-resume` and `-cfg` can take over a saved config.
-START_KEYS = ("EVAL", "PRED", "NGPUS", "TRAIN.RESUME", "TRAIN.LAST_EPOCH", "PREDICT.IMAGE", "LOG_NAME", "DATA.LABELS")
-
 CLASSES = "CLASSES"  # what a run records of its classes in its config; no key, for another run may have others
 
 
@@ -288,32 +285,6 @@ def _check_together(config: CfgNode) -> None:
         raise UsageError("DISTILL.WEIGHTS goes with a teacher of paddle.vision; a program or ONNX file has its own")
     if config.PREDICT.IMAGE and not config.PRED:
         raise UsageError("PREDICT.IMAGE needs -pred")
-
-
-def save_config(config: CfgNode, path: str | os.PathLike, classes: Mapping[str, list[str]] | None = None) -> None:
-    """Writes the config, all of it but START_KEYS, as YAML that `-cfg` reads again, and a record of the classes."""
-    config = config.clone()
-    config.defrost()
-    for name in START_KEYS:
-        *parents, last = name.split(".")
-        section = config
-        for part in parents:
-            section = section[part]
-        del section[last]
-    record = yaml.safe_dump({CLASSES: dict(classes)}, allow_unicode=True, sort_keys=False) if classes else ""
-    write_text(path, config.dump(sort_keys=False) + record)
-
-
-def changes_since(config: CfgNode, saved: str | os.PathLike) -> list[str]:
-    """The keys whose values differ from those of a saved config, in words; but for OUTPUT_DIR, which may be renamed."""
-    before, changes = read_yaml(saved), []
-    for name, value in before.items():
-        now: Any = config
-        for part in name.split("."):
-            now = now[part]
-        if now != value and name != "OUTPUT_DIR":
-            changes.append(f"{name} {yaml_text(now)}, not {yaml_text(value)}")
-    return changes
 
 
 def yaml_text(value: Any) -> str:

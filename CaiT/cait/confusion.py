@@ -10,6 +10,7 @@ import paddle
 from cait import dist
 from cait.files import CSV_ENCODING, writing
 
+TABLES = ("confusion.csv", "per_class.csv")
 CLASS_COLUMNS = ("class_id", "class_name", "num_images", "correct_at_1", "accuracy")
 
 

@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 from cait import dist, evaluation, stops
 from cait.checkpoint import load_weights
-from cait.confusion import ConfusionMatrix, write_confusion
+from cait.confusion import TABLES, ConfusionMatrix, write_confusion
 from cait.data.build import build_loaders
 from cait.errors import CaitError
 from cait.files import write_text
@@ -49,7 +49,7 @@ def evaluate(config: CfgNode) -> evaluation.EvalResult:
 
 
 def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> evaluation.EvalResult:
-    check_outputs(folder, "evaluation.json")
+    check_outputs(folder, "evaluation.json", *(TABLES if config.EVALUATE.CONFUSION else ()))
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
     model, normalize = prepare_model(config)

@@ -26,8 +26,12 @@ def _starts(*magics: bytes) -> Callable[[bytes, pathlib.Path], bool]:
     return lambda head, path: head.startswith(magics)
 
 
-def _is_results_table(head: bytes, path: pathlib.Path) -> bool:
-    return head.removeprefix(b"\xef\xbb\xbf").startswith(b"image_name,rank,class_id,")
+def _is_table(head: bytes, path: pathlib.Path) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").startswith(TABLES)
+
+
+def _is_reprod_log(head: bytes, path: pathlib.Path) -> bool:
+    return head.startswith(b"\x93NUMPY") and b"'descr': '|O'" in head and b"'shape': ()" in head
 
 
 def _is_results_lines(head: bytes, path: pathlib.Path) -> bool:
@@ -38,14 +42,10 @@ def _is_document(head: bytes, path: pathlib.Path) -> bool:
     if not head.lstrip().startswith((b"{", b"[")) or path.stat().st_size > LARGEST_JSON:
         return False
     try:
-        json.loads(path.read_bytes())
-    except ValueError:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         return False
-    return True
-
-
-def _is_text(head: bytes, path: pathlib.Path) -> bool:
-    return b"\0" not in head
+    return isinstance(content, dict) and any(keys <= set(content) for keys in DOCUMENTS)
 
 
 def _is_checkpoint(head: bytes, path: pathlib.Path) -> bool:
@@ -53,12 +53,19 @@ def _is_checkpoint(head: bytes, path: pathlib.Path) -> bool:
     return head.startswith((b"\x80", b"PK\x03\x04")) or head[8:9] == b"{"
 
 
+# How the tables begin that we write: results, and an evaluation's accuracies by class and confusion.
+TABLES = (b"image_name,rank,class_id,", b"class_id,class_name,num_images,", b"label,0")
+# Keys that all documents of a kind have: alignment, evaluation, benchmarks, AutoLog's report, the speed of TIPC.
+DOCUMENTS = (
+    *({"passed", "rows"}, {"num_images", "correct_at_1"}, {"benchmark", "tables"}),
+    *({"env", "conf", "perf"}, {"model_name", "ips"}),
+)
 KINDS = {
-    ".csv": Kind("a table of results", _is_results_table),
+    ".csv": Kind("a table that we write", _is_table),
     ".jsonl": Kind("results as lines of JSON", _is_results_lines),
-    ".npy": Kind("an array of NumPy", _starts(b"\x93NUMPY")),
-    ".json": Kind("JSON", _is_document),
-    ".log": Kind("a text file", _is_text),
+    ".npy": Kind("a file of reprod_log", _is_reprod_log),
+    ".json": Kind("a document that we write", _is_document),
+    ".log": Kind("a report of --benchmark", lambda head, path: b" Env info " in head),
     ".png": Kind("a PNG picture", _starts(b"\x89PNG\r\n")),
     ".svg": Kind("an SVG picture", lambda head, path: b"<svg" in head),
     ".pdparams": Kind("a checkpoint", _is_checkpoint),

@@ -9,12 +9,13 @@ from yacs.config import CfgNode
 from cait import dist
 from cait.checkpoint import load_checkpoint, load_weights
 from cait.checkpoint_files import BEST, LATEST, STATES, WEIGHTS, begins_again, find_states
-from cait.config import changes_since, read_yaml, run_folder
+from cait.config import read_yaml, run_folder
 from cait.data.build import Loaders
 from cait.ema import ModelEma
 from cait.errors import UsageError
 from cait.metrics import read_metrics
 from cait.model import CaiT
+from cait.saved_config import changes_since
 from cait.start import log_name
 
 METRICS, CURVES = "metrics.jsonl", "learning_curves.png"

@@ -14,7 +14,7 @@ import PIL
 from yacs.config import CfgNode
 
 from cait import dist
-from cait.config import save_config
+from cait.config import run_folder
 from cait.data import pixels
 from cait.data.transforms import Normalize
 from cait.device import has_gpu
@@ -23,6 +23,7 @@ from cait.files import writable_folder
 from cait.log import open_log
 from cait.model import CaiT
 from cait.run_lock import held
+from cait.saved_config import check_replaceable, save_config
 from cait.zoo import build_model
 
 
@@ -58,6 +59,7 @@ def held_folder(config: CfgNode, job: str) -> Iterator[tuple[pathlib.Path, str]]
 
     Raises:
         CaitError: another process does this job there, or the folder cannot be made or written.
+        UsageError: the config that the job would save has the name of a file of the user's.
     """
     if dist.rank() > 0:
         yield pathlib.Path(config.OUTPUT_DIR), ""
@@ -66,11 +68,24 @@ def held_folder(config: CfgNode, job: str) -> Iterator[tuple[pathlib.Path, str]]
     folder = writable_folder(config.OUTPUT_DIR) if config.OUTPUT_DIR else _new_folder(job)
     try:
         with held(folder, job) as note:
+            if not _goes_on_in(folder, config):
+                check_replaceable(folder / config_name(job))
             yield folder, note
     finally:
         if is_new:
             with contextlib.suppress(OSError):  # it is not empty, as a rule
                 folder.rmdir()
+
+
+def _goes_on_in(folder: pathlib.Path, config: CfgNode) -> bool:
+    """Whether the job resumes the run of this folder, whose config it then takes over and saves again."""
+    resume = config.TRAIN.RESUME
+    return bool(resume) and run_folder(resume).resolve() == folder.resolve()
+
+
+def config_name(job: str) -> str:
+    """Name of the job's config in its folder."""
+    return "config.yaml" if job == "train" else f"config_{job}.yaml"
 
 
 def _new_folder(job: str) -> pathlib.Path:
@@ -102,7 +117,7 @@ def open_job(
     if dist.rank() > 0:
         return open_log(None)
     log = open_log(folder / log_name(config, job))
-    save_config(config, folder / ("config.yaml" if job == "train" else f"config_{job}.yaml"), classes)
+    save_config(config, folder / config_name(job), classes)
     log.info("%s with %s, output in %s", job, config.MODEL.NAME, folder)
     versions = {"paddle": paddle, "numpy": np, "pillow": PIL}
     words = [f"{name} {module.__version__}" for name, module in versions.items()]
