@@ -1,6 +1,7 @@
 """Image files of every format, and everything that a damaged one can raise, through everything that reads images."""
 
 import asyncio
+import contextlib
 import functools
 import io
 import pathlib
@@ -225,3 +226,26 @@ def test_an_unreadable_image_says_why_in_a_line():
     assert unreadable("a.jpg", FileNotFoundError(2, "x")).endswith("(no such file)")
     assert unreadable("a.jpg", RuntimeError("one\ntwo")).endswith("(RuntimeError: one)")
     assert unreadable("a.jpg", MemoryError()).endswith("(MemoryError)")
+
+
+@pytest.mark.any_paddle
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"])
+def test_no_library_writes_of_damage_by_itself(compression, capfd):
+    """libtiff writes a line for each damaged row or strip, straight to standard error."""
+    mode = "1" if compression.startswith("group") else "L"
+    file, rng = io.BytesIO(), np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 2, (400, 64), "uint8") * 255).convert(mode).save(
+        file, "TIFF", compression=compression
+    )
+    with Image.open(file) as image:
+        start, size = image.tag_v2[273][0], image.tag_v2[279][0]
+    for seed in range(5):
+        data = bytearray(file.getvalue())
+        data[start : start + size] = np.random.default_rng(seed).bytes(size)
+        with (
+            contextlib.suppress(UnreadableImage),
+            decoding.reading("x"),
+            decoding.open_image(io.BytesIO(data)) as image,
+        ):
+            image.load()
+    assert capfd.readouterr().err == ""

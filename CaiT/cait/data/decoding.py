@@ -6,6 +6,7 @@ attention, the gate and the checks. So all know the same formats, and a file tha
 """
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import os
@@ -63,7 +64,19 @@ def formats() -> tuple[str, ...]:
         importlib.import_module("pillow_heif").register_heif_opener()
     # Pillow warns of damage without naming the file; where that costs the image, its error names it.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    _silence_libtiff()
     return tuple(name for name in (*_PLUGINS, _HEIF) if name in Image.OPEN)
+
+
+def _silence_libtiff() -> None:
+    """libtiff itself writes of damage to standard error: 250 MB for a file of 1 MB whose every strip is damaged.
+
+    Pillow raises an error all the same. Where its build does not show libtiff's functions, the messages stay.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(Image.core.__file__)  # and what it is linked with
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            getattr(library, name)(None)
 
 
 @functools.cache
