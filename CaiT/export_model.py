@@ -40,13 +40,14 @@ def main() -> None:
     from cait.checkpoint import load_weights  # after the flags are checked
     from cait.class_names import shown_classes
     from cait.deploy.export import build_description, export
+    from cait.lines import one_line
     from cait.zoo import build_model
 
     classes = shown_classes(config)
     model = build_model(config)
     for note in load_weights(model, weights) + classes.notes:
-        print(note)
-    print(f"{len(classes.names)} classes, from {classes.names[0]} to {classes.names[-1]}")
+        print(one_line(note))
+    print(one_line(f"{len(classes.names)} classes, from {classes.names[0]} to {classes.names[-1]}"))
     description = build_description(config, classes.names, weights, args.precision, args.with_attention)
     differences = export(model, description, args.save_inference_dir, args.onnx, not args.no_fused_ops, args.force)
     for engine, difference in differences.items():

@@ -9,6 +9,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "CaiT" / "cait"
 # From the bottom up: a module imports only from groups below its own.
 LAYERS = [
+    {"lines"},
     {
         "errors",
         "digest",
@@ -34,7 +35,6 @@ LAYERS = [
         "deploy",
         "deploy.engine_kind",
         "deploy.server_connections",
-        "deploy.server_log",
         "deploy.server_schema",
         "deploy.uploads",
         "precision",
@@ -105,7 +105,7 @@ LAYERS = [
     {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported"},
     {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
     {"align_deploy", "align_run", "deploy.samples", "deploy.service", "visualize.job", "bench.engine_process"},
-    {"bench.model", "deploy.server_gate"},
+    {"bench.model", "deploy.server_gate", "deploy.server_log"},
     {"deploy.server", "deploy.server_run"},
 ]
 SEES_CONFIG = {

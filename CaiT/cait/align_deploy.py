@@ -18,6 +18,7 @@ from cait.deploy.onnx_file import OnnxPredictor
 from cait.deploy.predictor import Predictor, allowed_difference
 from cait.errors import CaitError
 from cait.exchange import model_of, read_any
+from cait.lines import one_line
 
 STEP = 6
 BATCH_SIZE = 16
@@ -93,7 +94,7 @@ def _engines(folder: pathlib.Path, description: Description) -> dict:
             files, line = choose_program(engine, description)
             reason = line if files[0] == description.program else ""
         if reason:
-            print(f"skipped: {name}: {reason}")
+            print(f"skipped: {name}: {one_line(reason)}")
         else:
             engines[name] = (Predictor(folder, engine), engine.precision)
     if ONNX in description.files:

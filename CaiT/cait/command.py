@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from cait import stops, streams
 from cait.errors import CaitError
+from cait.lines import one_line
 
 
 def outcome(error: BaseException) -> tuple[str, int] | None:
@@ -20,7 +21,8 @@ def outcome(error: BaseException) -> tuple[str, int] | None:
         return str(error), error.exit_code
     if isinstance(error, OSError):  # such as a missing permission
         words = error.strerror or str(error)
-        return words if error.filename is None else f"{error.filename}: {words}", CaitError.exit_code
+        sentence = words if error.filename is None else f"{error.filename}: {words}"
+        return one_line(sentence), CaitError.exit_code
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import naming_what_fails, read_text, writable_folder, write_text
+from cait.lines import one_line
 from cait.next_step import after_failed_download
 from cait.torch_file import kind_of_file
 
@@ -67,7 +68,7 @@ def fetch_variant(variant: str, origin: str, base_url: str | None, cache: pathli
         path = fetch(url, cache, f"{variant}.{origin}{source.suffix}")
     except DownloadError as error:
         raise DownloadError(f"{error}{after_failed_download(variant, url)}") from error
-    print(f"from {url}: {path}")
+    print(one_line(f"from {url}: {path}"))
     return path
 
 

@@ -9,10 +9,23 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cait.lines import one_line
 from cait.streams import is_terminal
 
 LINE_FORMAT = "%(asctime)s %(message)s"
 DATE_FORMAT = "%m%d %I:%M:%S %p"
+
+
+class Lines(logging.Formatter):
+    """Each record's message is one line without control characters; a traceback stands below it, line by line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """As `logging.Formatter`."""
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei) -> str:  # noqa: N802 (logging's name)
+        """As `logging.Formatter`."""
+        return "\n".join(map(one_line, super().formatException(ei).split("\n")))
 
 
 class _File(logging.Handler):
@@ -54,7 +67,7 @@ def open_log(path: pathlib.Path | None) -> logging.Logger:
         return log
     console = [] if sys.stdout is None else [logging.StreamHandler(sys.stdout)]
     for handler in (*console, _File(path)):
-        handler.setFormatter(logging.Formatter(LINE_FORMAT, DATE_FORMAT))
+        handler.setFormatter(Lines(LINE_FORMAT, DATE_FORMAT))
         log.addHandler(handler)
     return log
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cait.files import CSV_ENCODING, replacing, writable_folder, writing
+from cait.lines import one_line
 from cait.outputs import check_output
 
 RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob", "error")
@@ -17,7 +18,7 @@ RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob", "error
 
 def result_line(image_name: str, class_id: int, class_name: str, prob: float) -> str:
     """The line of one class of one image."""
-    return f"image_name: {image_name}, class_id: {class_id}, class_name: {class_name}, prob: {prob}"
+    return one_line(f"image_name: {image_name}, class_id: {class_id}, class_name: {class_name}, prob: {prob}")
 
 
 @contextlib.contextmanager

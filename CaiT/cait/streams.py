@@ -10,23 +10,6 @@ import select
 import sys
 
 NAMES = {"stdout": 1, "stderr": 2}
-_BLANKS = "\t\u00a0\u3000"  # no control characters, though Python calls them not printable
-
-
-def one_line(text: object) -> str:
-    r"""The text as it may stand in a line for people, whoever chose it: a file's name, a header, a library's message.
-
-    Characters that end a line, steer a terminal or turn the direction of writing become escapes such as `\x1b`, as
-    Python writes them; letters of all languages and blanks stay as they are.
-    """
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() or each in _BLANKS else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 class _Descriptor(io.RawIOBase):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 
 from cait import stops
+from cait.lines import one_line
 
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 30.0
@@ -143,7 +144,7 @@ class Watchdog:
                 self._changed.wait_for(lambda: len(self._gone) == len(self._peers), timeout=DELIVERY_SECONDS)
         sys.stdout.flush()
         if self.is_spokesman and not (stops.is_for_all() and (message, exit_code) in stops.STOPS.values()):
-            print(f"error: {message}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
         os._exit(exit_code)
 
 

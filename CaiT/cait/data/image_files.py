@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cait.data.decoding import has_image_suffix, identified, suffixes
 from cait.errors import CaitError
+from cait.lines import one_line
 
 # What systems put beside the user's files, in lower case; so do names that begin with a dot.
 _HIDDEN = {
@@ -25,7 +26,7 @@ def is_hidden(name: str) -> bool:
 
 def to_stderr(words: str) -> None:
     """Says something about files, where no log is open."""
-    print(f"warning: {words}", file=sys.stderr)
+    print(f"warning: {one_line(words)}", file=sys.stderr)
 
 
 def _is_image(path: str) -> bool:

@@ -33,6 +33,7 @@ from cait.device import has_gpu
 from cait.digest import sha256_of
 from cait.errors import CaitError, UsageError
 from cait.files import naming_what_fails, writable_folder
+from cait.lines import one_line
 from cait.model import CaiT
 from cait.ops.library import OperatorsUnavailable
 from cait.run_lock import held
@@ -110,7 +111,7 @@ def export(
     folder = writable_folder(folder)
     with held(folder, JOB) as note:
         if note:
-            print(note)
+            print(one_line(note))
         finish(folder)
         if not force:
             _check_replaceable(folder, description)
@@ -216,7 +217,7 @@ def _fused(model: CaiT, description: Description) -> FusedCaiT | None:
     try:
         layer = FusedCaiT(model, description.precision, CLASS_ATTENTION in description.outputs)
     except OperatorsUnavailable as reason:
-        print(f"exported without a fused program for CPUs: {reason}")
+        print(f"exported without a fused program for CPUs: {one_line(reason)}")
         return None
     layer.eval()
     return layer

@@ -3,10 +3,9 @@
 import collections
 import logging
 import time
-import warnings
 from collections.abc import Callable
 
-from cait.streams import one_line
+from cait.log import Lines
 
 LOGGER = logging.getLogger(__name__)
 PERIOD_SECONDS = 60.0
@@ -14,19 +13,14 @@ RECORDS = 20  # in a period
 MAX_CHARACTERS = 10_000  # of a record with its traceback
 
 
-class _Lines(logging.Formatter):
-    """A record's message on one line and without control characters; the traceback of a fault below it."""
+class _Lines(Lines):
+    """Lines whose records are cut where they are long."""
 
     def __init__(self):
         super().__init__("%(levelname)s: %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return one_line(super().formatMessage(record))
-
-    def formatException(self, ei) -> str:  # noqa: N802 (logging's name)
-        return "\n".join(map(one_line, super().formatException(ei).split("\n")))
-
     def format(self, record: logging.LogRecord) -> str:
+        """As `logging.Formatter`."""
         text = super().format(record)
         if len(text) <= MAX_CHARACTERS:
             return text
@@ -104,5 +98,3 @@ def open_log(stream) -> None:
     """Makes the root logger write to a stream, within bounds."""
     logging.basicConfig(handlers=[Bounded(logging.StreamHandler(stream))], level=logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # which writes a line for every odd form
-    # Pillow's warnings have numbers of the file in them, so that each is written, and kept, as if it were the first.
-    warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -19,6 +19,7 @@ from cait.deploy.server_gate import Hosts
 from cait.deploy.server_protocol import BoundedProtocol
 from cait.deploy.service import Service
 from cait.errors import CaitError
+from cait.lines import one_line
 
 BACKLOG = 512
 SEND_BUFFER_BYTES = 1 << 17
@@ -150,7 +151,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._watch = asyncio.get_running_loop().create_task(self._look_after())
         for listener in sockets or []:
-            print(f"serving {self._service.description.variant} at {address_of(listener)}")
+            print(f"serving {one_line(self._service.description.variant)} at {address_of(listener)}")
             print(how_to_reach(listener), flush=True)
 
     async def _look_after(self) -> None:

@@ -23,6 +23,7 @@ from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor
 from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
+from cait.lines import one_line
 from cait.model import CaiT
 from cait.start import select_device
 from cait.variants import variants_folder
@@ -205,7 +206,7 @@ def _open_weights(name: str, file: pathlib.Path, values: dict[str, Any]) -> Weig
     description = build_description(config, classes.names, file)
     model = build_model(config)
     for note in load_weights(model, file) + classes.notes:
-        print(note)
+        print(one_line(note))
     return WeightsSource(name, model, description)
 
 
