@@ -62,14 +62,14 @@ def forget(folder):
     """Makes the run one that recorded no names."""
     path = folder / "run" / "config.yaml"
     path.write_text(path.read_text().partition("\nCLASSES:")[0])
-    for file in (folder / "run").glob("*.pdstates"):
-        states = paddle.load(str(file))
-        del states["progress"]["classes"]
+    for file in (folder / "run").glob("*.pd*"):
+        content = paddle.load(str(file))
+        content.get("progress", {}).pop("classes", None)
         file.unlink()  # hard links of one another
-        paddle.save(states, str(file))
+        paddle.save(content, str(file))
 
 
-@pytest.mark.parametrize("copied", [["*"], ["best_model.pdparams", "config.yaml"], ["best_model.pd*"]])
+@pytest.mark.parametrize("copied", [["*"], ["best_model.pdparams"]])
 def test_a_checkpoint_keeps_its_names_however_it_is_copied(folder, copied):
     (folder / "copy").mkdir()
     for pattern in copied:
@@ -81,7 +81,8 @@ def test_a_checkpoint_keeps_its_names_however_it_is_copied(folder, copied):
         assert (classes.names, classes.notes) == (NAMES, [])
 
 
-def test_weights_alone_have_no_names_and_the_log_says_so(folder):
+def test_weights_without_a_record_have_no_names_and_the_log_says_so(folder):
+    forget(folder)
     shutil.copy(folder / "run" / "best_model.pdparams", folder)
     shutil.rmtree(folder / "data")
     classes = shown_classes(config_of(folder, MODEL__PRETRAINED=str(folder / "best_model")))
@@ -95,11 +96,57 @@ def test_the_weights_are_named_tensors_and_nothing_else(original):
     assert set(weights) == set(model.state_dict()) and model.set_state_dict(weights)[0] == []
 
 
-def test_the_states_tell_apart_the_checkpoints_of_several_runs_in_one_folder(folder):
+def test_checkpoints_tell_apart_several_runs_in_one_folder(folder):
     path = folder / "run" / "config.yaml"
     path.write_text(path.read_text().replace("- zero", "- other"))
     assert recorded_classes(path)["names"][-1] == "other"
+    for kept in (".pdparams", ".pdstates"):
+        assert shown_classes(config_of(folder, MODEL__PRETRAINED=best(folder))).names == NAMES
+        rewrite(folder / "run" / f"best_model{kept}")  # as it was saved before there were records
     assert shown_classes(config_of(folder, MODEL__PRETRAINED=best(folder))).names == NAMES
+
+
+def rewrite(file):
+    content = paddle.load(str(file))
+    file.unlink()
+    paddle.save(content, str(file))
+
+
+def test_a_run_that_named_no_classes_does_not_get_the_names_of_another(folder):
+    """Weights of a run whose classes have indices alone, beside the config of another run."""
+    names = folder / "data" / "labels.txt"
+    as_lists(folder, NAMES)
+    names.unlink()
+    jobs.run(config_of(folder, DATA__DATASET="imagenet2012", OUTPUT_DIR=str(folder / "lists")))
+    shutil.copy(folder / "lists" / "best_model.pdparams", folder / "run" / "best_model.pdparams")
+    shutil.rmtree(folder / "data")
+    assert shown_classes(config_of(folder, MODEL__PRETRAINED=best(folder))).names == [str(n) for n in range(10)]
+
+
+def test_the_names_of_weights_are_found_without_reading_tensors(folder, monkeypatch):
+    (folder / "run" / "config.yaml").unlink()
+
+    def refuse(*_, **__):
+        raise AssertionError("the tensors were read")
+
+    monkeypatch.setattr(paddle, "load", refuse)
+    for name in ("best_model", "best_model.pdparams", ""):
+        assert shown_classes(config_of(folder, MODEL__PRETRAINED=str(folder / "run" / name))).names == NAMES
+    assert trained_classes(config_of(folder, TRAIN__RESUME=str(folder / "run"))).names == NAMES
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["with a record", "without"])
+def test_damaged_states_do_not_matter_to_those_who_need_weights_alone(folder, is_old):
+    if is_old:
+        for kept in (".pdparams", ".pdstates"):
+            rewrite(folder / "run" / f"best_model{kept}")
+    states = folder / "run" / "best_model.pdstates"
+    content = states.read_bytes()
+    states.unlink()
+    states.write_bytes(content[:1000] + bytes(5000) + (content[6000:] if not is_old else b""))
+    for job in ("EVAL", "PRED"):
+        jobs.run(config_of(folder, MODEL__PRETRAINED=best(folder), **{job: True}))
+        assert build_loaders(config_of(folder, MODEL__PRETRAINED=best(folder), **{job: True})).classes.names == NAMES
 
 
 def test_a_run_without_a_record_has_the_names_of_the_data(folder):

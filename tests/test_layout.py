@@ -50,7 +50,7 @@ LAYERS = [
         "deploy.server_protocol",
         "config_kinds",
         "figure",
-        "checkpoint_files",
+        "checkpoint_record",
         "state_dict",
         "yaml_file",
         "visualize",
@@ -58,6 +58,7 @@ LAYERS = [
         "bench.photos",
     },
     {
+        "checkpoint_files",
         "config",
         "confusion",
         "log",

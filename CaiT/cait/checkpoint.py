@@ -2,33 +2,65 @@
 
 A checkpoint NAME is two files. `NAME.pdparams` holds the weights alone, for evaluation, export and anybody's
 `paddle.load`. `NAME.pdstates` holds all that resuming needs, the weights among it: it is one file, so a kill
-between two writes can never pair new weights with an old optimizer.
+between two writes can never pair new weights with an old optimizer. Both end with a record, see `checkpoint_record`,
+by which loading finds what was damaged since.
 """
 
+import contextlib
 import math
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 
-from cait.checkpoint_files import SAFETENSORS, STATES, TORCH, WEIGHTS, find_states, find_weights
+from cait.checkpoint_files import (
+    SAFETENSORS,
+    STATES,
+    TORCH,
+    WEIGHTS,
+    find_states,
+    find_weights,
+    go_on_instead,
+    weights_file,
+)
+from cait.checkpoint_record import append_record, check_content, read_record
 from cait.convert import check_floats, check_shapes, read_torch_layout, transpose_linear
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
-from cait.files import check_readable, replacing
+from cait.files import replacing
 from cait.model import CaiT
 from cait.optim import load_optimizer_state, optimizer_state
 from cait.state_dict import named_tensors
 
+RECORDED = ("epoch", "step", "classes")  # what the record repeats of the progress
+
 
 def save_weights(model: CaiT, path: str | os.PathLike) -> None:
     """Writes the weights, whole or not at all."""
-    with replacing(path) as temporary:
-        paddle.save(model.state_dict(), str(temporary))
+    save_tensors(model.state_dict(), [path], {})
+
+
+def save_tensors(content: dict[str, Any], files: Sequence[str | os.PathLike], facts: Mapping[str, Any]) -> None:
+    """Writes one content under several names, the first one last, each whole or not at all.
+
+    Args:
+        content: what `paddle.save` takes.
+        files: the further ones are hard links where the file system has them.
+        facts: for the record.
+    """
+    if not files:
+        return
+    first, *others = files
+    with replacing(first) as temporary:
+        paddle.save(content, str(temporary))
+        append_record(temporary, facts)
+        for other in others:
+            with replacing(other) as link:
+                _link_or_copy(temporary, link)
 
 
 def save_checkpoint(
@@ -47,7 +79,7 @@ def save_checkpoint(
 
     Args:
         folder: of the run.
-        names: such as `["latest", "best_model"]`; the further ones are hard links where the file system has them.
+        names: such as `["latest", "best_model"]`.
         model, optimizer: what to save.
         progress: plain values that the run goes on from, `epoch` among them.
         ema: the average of the weights, if there is one; part of the states.
@@ -55,23 +87,12 @@ def save_checkpoint(
     """
     weights = model.state_dict()
     states = {"model": dict(weights), "optimizer": optimizer_state(optimizer, model), "progress": dict(progress)}
+    facts = {name: progress[name] for name in RECORDED if name in progress}
     if ema is not None:
         states["ema"] = dict(ema.averages)
-        _save_as(ema.averages, [folder / f"{name}{WEIGHTS}" for name in ema_names])
-    _save_as(weights, [folder / f"{name}{WEIGHTS}" for name in names])
-    _save_as(states, [folder / f"{name}{STATES}" for name in names])
-
-
-def _save_as(content: dict, files: list[pathlib.Path]) -> None:
-    """Writes one content under several names, the first one last."""
-    if not files:
-        return
-    first, *others = files
-    with replacing(first) as temporary:
-        paddle.save(content, str(temporary))
-        for other in others:
-            with replacing(other) as link:
-                _link_or_copy(temporary, link)
+        save_tensors(ema.averages, [folder / f"{name}{WEIGHTS}" for name in ema_names], facts)
+    save_tensors(weights, [folder / f"{name}{WEIGHTS}" for name in names], facts)
+    save_tensors(states, [folder / f"{name}{STATES}" for name in names], facts)
 
 
 def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -85,9 +106,9 @@ def load_tensors(path: pathlib.Path) -> dict[str, Any]:
     """The content of a `.pdparams` or `.pdstates` file, tensors as numpy arrays.
 
     Raises:
-        CaitError: the file is missing, cannot be read, is damaged or no checkpoint.
+        CaitError: the file is missing, cannot be read, is no checkpoint, or damaged: its record says otherwise.
     """
-    check_readable(path)
+    check_content(path)
     try:
         content = paddle.load(str(path), return_numpy=True)
     except Exception as error:  # a broken pickle raises almost anything
@@ -95,6 +116,32 @@ def load_tensors(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
         raise CaitError(f"{path}: not a checkpoint: it holds no named tensors")
     return content
+
+
+def facts_of(path: str | os.PathLike, resumes: bool = False) -> dict[str, Any]:
+    """What the files of a checkpoint say of the run that saved them, without its tensors; empty if they say nothing.
+
+    Weights are asked first, and their own state if they say nothing. A damaged file says nothing here: whoever loads
+    it reports that.
+
+    Args:
+        path: as for `find_weights`, but nothing needs to be there; with `resumes` as for `find_states`.
+
+    Returns:
+        `classes`, see `Classes.record`, and what else was saved.
+    """
+    weights = None if resumes else weights_file(path)
+    files = [find_states(path)[1]] if weights is None else [weights, find_states(weights)[1]]
+    for file in files:
+        if not file.is_file() or file.suffix not in (WEIGHTS, STATES):
+            continue
+        with contextlib.suppress(CaitError):
+            facts = read_record(file)
+            if facts is None and file.suffix == STATES:  # saved before there were records
+                facts = load_tensors(file).get("progress")
+            if isinstance(facts, dict) and "classes" in facts:
+                return facts
+    return {}
 
 
 def read_weights(file: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -214,7 +261,7 @@ def load_checkpoint(
         The saved progress; None where only weights were found.
 
     Raises:
-        CaitError: no such checkpoint, damaged, or of another model.
+        CaitError: no such checkpoint, of another model, or damaged: the message names the one to go on with.
     """
     stem, file = find_states(path)
     if not file.is_file():
@@ -222,7 +269,10 @@ def load_checkpoint(
         if ema is not None:
             ema.restart()
         return None
-    states = load_tensors(file)
+    try:
+        states = load_tensors(file)
+    except CaitError as error:
+        raise CaitError(f"{error}{go_on_instead(stem)}") from error
     if set(states) - {"ema"} != {"model", "optimizer", "progress"}:
         raise CaitError(f"{file}: not the state of a training run")
     _set_weights(model, check_floats(named_tensors(states["model"], file), str(file)), file)

@@ -1,8 +1,7 @@
 """The names of the classes: which a checkpoint was trained on, which the data has, and what each job makes of both.
 
-A run records its names from its first save on: in its `config.yaml` and in every `.pdstates`, so that a checkpoint
-keeps them in a copy of the folder, beside a copy of `config.yaml`, and with its own `.pdstates`. Weights without a
-record, such as the published ones, have the names that come with the data.
+A run records its names in its `config.yaml` and in every file of its checkpoints, so that weights keep them wherever
+they are copied. Weights without a record, such as the published ones, have the names that come with the data.
 
 Where DATA.LABELS is given, it names the classes; then the record does, then the data.
 """
@@ -14,8 +13,8 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
-from cait.checkpoint import load_tensors
-from cait.checkpoint_files import begins_again, find_states
+from cait.checkpoint import facts_of
+from cait.checkpoint_files import begins_again
 from cait.config import CLASSES, run_folder
 from cait.data import cifar
 from cait.data import dataset as ds
@@ -138,7 +137,7 @@ def trained_classes(config: CfgNode) -> Classes:
     """
     labels, data, resume, names = _labels(config), names_of_data(config), config.TRAIN.RESUME, None
     goes_on = bool(resume) and not begins_again(resume)
-    if record := _recorded(resume, config.MODEL.NUM_CLASSES):
+    if record := _recorded(resume, config.MODEL.NUM_CLASSES, resumes=True):
         problem = _why_not_the_same(config, record, labels, data)
         if problem and goes_on:
             raise UsageError(problem)
@@ -219,15 +218,17 @@ def difference(own: Sequence[str], others: Sequence[str]) -> str:
     return "; ".join(words) or f"{len(own)} classes in the checkpoint, {len(others)} in the data"
 
 
-def _recorded(checkpoint: str, num_classes: int) -> _Record | None:
-    """What a checkpoint says of its classes; None where it says nothing, or not of so many."""
+def _recorded(checkpoint: str, num_classes: int, resumes: bool = False) -> _Record | None:
+    """What a checkpoint says of its classes; None where it says nothing, or not of so many.
+
+    Args:
+        resumes: what the path means: a state to go on from, not weights.
+    """
     if not checkpoint:
         return None
-    found, states = None, find_states(checkpoint)[1]
-    if states.is_file():  # first, for the checkpoints of several runs may lie in one folder
-        found = load_tensors(states).get("progress", {}).get("classes")
-    config_file = run_folder(checkpoint) / "config.yaml"
-    if found is None and config_file.is_file():
+    said = facts_of(checkpoint, resumes)  # first, for the checkpoints of several runs may lie in one folder
+    found, config_file = said.get("classes"), run_folder(checkpoint) / "config.yaml"
+    if "classes" not in said and config_file.is_file():
         found = recorded_classes(config_file)
     if found is None or len(found["names"]) != num_classes:
         return None

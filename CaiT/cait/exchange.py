@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from cait import convert
-from cait.checkpoint import read_weights, set_tensors
+from cait.checkpoint import read_weights, save_tensors, set_tensors
 from cait.checkpoint_files import SAFETENSORS, TORCH, WEIGHTS
 from cait.errors import CaitError, UsageError
 from cait.files import replacing
@@ -66,8 +66,7 @@ def write_any(tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == WEIGHTS:
         content = {name: paddle.to_tensor(value) for name, value in convert.transpose_linear(tensors).items()}
-        with replacing(path) as temporary:
-            paddle.save(content, str(temporary))
+        save_tensors(content, [path], {})
     elif path.suffix == SAFETENSORS:
         from safetensors.numpy import save
 

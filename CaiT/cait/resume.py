@@ -8,7 +8,17 @@ from yacs.config import CfgNode
 
 from cait import dist
 from cait.checkpoint import load_checkpoint, load_weights
-from cait.checkpoint_files import BEST, LATEST, STATES, WEIGHTS, begins_again, find_states
+from cait.checkpoint_files import (
+    LATEST,
+    METRICS,
+    STATES,
+    WEIGHTS,
+    begins_again,
+    check_can_resume,
+    find_states,
+    newest_whole,
+    own_checkpoint_files,
+)
 from cait.config import read_yaml, run_folder
 from cait.data.build import Loaders
 from cait.ema import ModelEma
@@ -18,8 +28,7 @@ from cait.model import CaiT
 from cait.saved_config import changes_since
 from cait.start import log_name
 
-METRICS, CURVES = "metrics.jsonl", "learning_curves.png"
-OWN_CHECKPOINTS = (LATEST, BEST, f"{BEST}_ema", "epoch_*")
+CURVES = "learning_curves.png"
 
 
 def check_is_free(config: CfgNode) -> None:
@@ -29,11 +38,14 @@ def check_is_free(config: CfgNode) -> None:
 
     Raises:
         UsageError: OUTPUT_DIR holds another run.
+        CaitError: see `check_can_resume`.
     """
     folder = pathlib.Path(config.OUTPUT_DIR)
+    if config.TRAIN.RESUME:
+        check_can_resume(config.TRAIN.RESUME)
     if not config.OUTPUT_DIR or not any(any(folder.glob(name)) for name in (f"*{STATES}", f"*{WEIGHTS}", METRICS)):
         return
-    if config.TRAIN.RESUME and find_states(config.TRAIN.RESUME)[0].resolve() == (folder / LATEST).resolve():
+    if config.TRAIN.RESUME and _goes_on_in(folder, config.TRAIN.RESUME):
         return
     if _replaces(config):
         if _is_replaceable(folder):
@@ -45,6 +57,19 @@ def check_is_free(config: CfgNode) -> None:
     raise UsageError(f"{folder}: holds a run; give a new -output_dir, or go on with it by -resume={folder}")
 
 
+def _goes_on_in(folder: pathlib.Path, resume: str) -> bool:
+    """Whether a checkpoint is the end of the run in a folder: `latest`, or the newest one where that is damaged."""
+    stem, states = find_states(resume)
+    if stem.parent.resolve() != folder.resolve():
+        return False
+    if stem.name == LATEST:
+        return states.is_file() or begins_again(resume)
+    newest = newest_whole(folder)
+    if newest is None or newest.name == LATEST or not states.is_file():
+        return False
+    return states.samefile(f"{newest}{STATES}")
+
+
 def remove_replaced(config: CfgNode, folder: pathlib.Path) -> None:
     """Removes what the run left that this one replaces: checkpoints, numbers, curves and log, but nothing else.
 
@@ -52,10 +77,9 @@ def remove_replaced(config: CfgNode, folder: pathlib.Path) -> None:
     """
     if dist.rank() > 0 or not _replaces(config) or not _is_replaceable(folder):
         return
-    names = [f"{name}{suffix}" for name in OWN_CHECKPOINTS for suffix in (WEIGHTS, STATES)]
-    for name in (*names, METRICS, CURVES, log_name(config, "train")):
-        for path in folder.glob(name):
-            path.unlink()
+    others = [folder / name for name in (METRICS, CURVES, log_name(config, "train"))]
+    for path in (*own_checkpoint_files(folder), *others):
+        path.unlink(missing_ok=True)
 
 
 def _replaces(config: CfgNode) -> bool:

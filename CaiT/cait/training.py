@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 
 from cait import dist, engine
 from cait.checkpoint import save_checkpoint
-from cait.checkpoint_files import BEST, LATEST
+from cait.checkpoint_files import BEST, LATEST, METRICS, begin, has_begun
 from cait.class_names import Classes, compare_with_teacher
 from cait.data.build import Loaders, build_loaders
 from cait.data.check import before_training
@@ -26,7 +26,7 @@ from cait.metrics import plot_learning_curves, write_metrics
 from cait.model import CaiT
 from cait.optim import build_optimizer, freeze, learning_rate, learning_rate_text, scaled_learning_rate
 from cait.precision import Precision, build_precision
-from cait.resume import CURVES, METRICS, batch_plan, check_is_free, remove_replaced, starting_point
+from cait.resume import CURVES, batch_plan, check_is_free, remove_replaced, starting_point
 from cait.start import held_folder, open_job, prepare_model
 from cait.teacher import build_teacher, build_teacher_names, with_teacher
 from cait.watch import StepProfiler, check_visualdl, layer_scale, write_scalars
@@ -61,6 +61,7 @@ class _Run:
             progress = self.progress | {"loss_scale": self.precision.state(), "classes": self.loaders.classes.record()}
             progress |= more
             save_checkpoint(self.folder, names, self.model, self.optimizer, progress, self.ema, ema_names)
+            has_begun(self.folder)
         dist.wait_for_all()
 
 
@@ -96,6 +97,8 @@ def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     _start_equal(config, progress, model, ema)
     remove_replaced(config, folder)
     log = open_job(config, folder, "train", note, loaders.classes.record())
+    if dist.rank() == 0:
+        begin(folder)
     loaders.log_notes(log)
     _look_at_images(config, loaders, log)
     precision.load(progress.pop("loss_scale", {}))
