@@ -27,6 +27,7 @@ from cait.files import cannot_be_read
 MARK = b"cait\0\0\0\x01"  # the last byte is the version
 _FOOTER = struct.Struct("<32sQ8s")
 PICKLE_END = b"."
+ADVICE = "copy it again from where it is whole, or take another checkpoint"
 
 
 def append_record(path: str | os.PathLike, facts: Mapping[str, Any]) -> None:
@@ -64,7 +65,7 @@ def check_content(path: str | os.PathLike) -> None:
     try:
         record, size = _read(path)
         if record is not None and sha256_of(path, size) != record.get("sha256"):
-            raise CaitError(f"{path}: damaged (its content does not have the SHA-256 that was saved with it)")
+            raise CaitError(f"{path}: damaged (its content does not have the SHA-256 saved with it); {ADVICE}")
     except OSError as error:
         raise cannot_be_read(path, error) from error
 
@@ -93,5 +94,5 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any] | None, int]:
         file.seek(max(0, size))
         record = file.read(length) if size >= 0 else b""
     if hashlib.sha256(record).digest() != digest:
-        raise CaitError(f"{path}: damaged (its end is not as it was saved)")
+        raise CaitError(f"{path}: damaged (its end is not as it was saved); {ADVICE}")
     return json.loads(record), size
