@@ -12,7 +12,8 @@ from cait import engine, evaluation
 from cait.data.dataset import ImageDataset
 from cait.data.loader import ImageLoader
 from cait.data.mixup import Mixup
-from cait.data.transforms import EvalTransform, Normalize
+from cait.data.normalize import Normalize
+from cait.data.transforms import EvalTransform
 from cait.errors import CaitError
 from cait.losses import soft_target_cross_entropy
 from cait.model import CaiT

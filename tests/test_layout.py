@@ -94,7 +94,7 @@ LAYERS = [
         "data.digits",
         "visualize.draw",
     },
-    {"zoo", "data.fast", "data.image_files", "data.list_files"},
+    {"zoo", "data.fast", "data.image_files", "data.list_files", "data.normalize"},
     {"data.imagenet_lists"},
     {"data.dataset"},
     {"data.cifar"},

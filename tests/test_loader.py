@@ -9,8 +9,9 @@ import pytest
 from cait.data.augment import ColorJitter, RandomErasing, parse_rand_augment
 from cait.data.dataset import ImageDataset
 from cait.data.loader import BATCHES_AHEAD, ImageLoader
+from cait.data.normalize import Normalize
 from cait.data.sampler import EpochBatchSampler, derive_seed
-from cait.data.transforms import Normalize, TrainTransform
+from cait.data.transforms import TrainTransform
 from cait.errors import CaitError
 from test_dataset import noise_images
 

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from cait.data import pixels
-from cait.data.transforms import EvalTransform, Normalize, TrainTransform
+from cait.data.normalize import Normalize
+from cait.data.transforms import EvalTransform, TrainTransform
 from conftest import GOLDEN
 
 

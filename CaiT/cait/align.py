@@ -21,7 +21,8 @@ from PIL import Image
 from cait import losses
 from cait.config import make_config
 from cait.convert import swap_layout
-from cait.data.transforms import EvalTransform, Normalize
+from cait.data.normalize import Normalize
+from cait.data.transforms import EvalTransform
 from cait.engine import topk_hits
 from cait.errors import CaitError
 from cait.files import write_text

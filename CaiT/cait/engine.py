@@ -17,8 +17,8 @@ from paddle.nn.utils import clip_grad_norm_
 from cait import dist
 from cait.data.loader import Batch, ImageLoader
 from cait.data.mixup import plain_labels
+from cait.data.normalize import Normalize
 from cait.data.sampler import batch_generator, derive_seed
-from cait.data.transforms import Normalize
 from cait.errors import CaitError
 from cait.guard import explain, gradient_norm
 from cait.log import progress

@@ -12,7 +12,7 @@ from paddle.nn import functional as F
 
 from cait import dist
 from cait.data.loader import BadImage, ImageLoader
-from cait.data.transforms import Normalize
+from cait.data.normalize import Normalize
 from cait.engine import Totals
 from cait.errors import CaitError
 from cait.log import progress

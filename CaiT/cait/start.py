@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from cait import dist
 from cait.config import run_folder
 from cait.data import pixels
-from cait.data.transforms import Normalize
+from cait.data.normalize import Normalize
 from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder

@@ -17,7 +17,7 @@ from cait.class_names import Classes, compare_with_teacher
 from cait.data.build import Loaders, build_loaders
 from cait.data.check import before_training
 from cait.data.mixup import Mixup, plain_labels
-from cait.data.transforms import Normalize
+from cait.data.normalize import Normalize
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
 from cait.evaluation import evaluate

@@ -172,7 +172,7 @@ class RandomErasing:
     """Rectangles of noise: (height, width, channels), generator -> (places int64 [K], values float32 [K, channels]).
 
     The values replace pixels of the normalised image, which exists on the device only: so they are drawn here, where
-    the image's random generator is, and put in their places there (`transforms.Normalize`).
+    the image's random generator is, and put in their places there (`normalize.Normalize`).
 
     Attributes:
         prob: probability that an image loses anything.

@@ -17,8 +17,8 @@ import paddle
 
 from cait import stops
 from cait.data.dataset import ImageDataset
+from cait.data.normalize import Erased
 from cait.data.sampler import EpochBatchSampler
-from cait.data.transforms import Erased
 from cait.errors import CaitError
 
 BATCHES_AHEAD = 2  # that are read while one is computed, without reading processes

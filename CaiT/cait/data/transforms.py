@@ -1,16 +1,14 @@
-"""From a decoded image to the model's input: the one home of the preprocessing.
+"""From a decoded image to the pixels that the model sees: the one home of the preprocessing. It needs no Paddle.
 
-Up to the batch, images are uint8 [height, width, channels]; `Normalize` turns a batch into the model's input on
-the device. Training and evaluation both resize with Pillow's antialiased bicubic, as the published accuracies do.
+Up to the batch, images are uint8 [height, width, channels]; `cait.data.normalize` turns a batch into the model's input
+on the device. Training and evaluation both resize with Pillow's antialiased bicubic, as the published accuracies do.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-import paddle
 from PIL import Image
 
 from cait.data.pixels import resize
@@ -121,32 +119,3 @@ def normalisation(mean: list[float], std: list[float]) -> tuple[np.ndarray, np.n
     """(scale, shift) in float64, such that pixel * scale + shift = (pixel / 255 - mean) / std."""
     mean, std = np.asarray(mean, "float64"), np.asarray(std, "float64")
     return 1.0 / (255.0 * std), -mean / std
-
-
-class Erased(NamedTuple):
-    """Pixels of a batch that take other values: `places` int64 [K] in [B * height * width], `values` float [K, C]."""
-
-    places: paddle.Tensor
-    values: paddle.Tensor
-
-
-class Normalize:
-    """uint8 [B, height, width, C] -> (x / 255 - mean) / std as float [B, C, height, width], on the batch's device.
-
-    Erased pixels get their values after that, for the noise of random erasing is normal in the normalised image.
-
-    Args:
-        mean: mean of each channel, for pixels in 0-1.
-        std: standard deviation of each channel.
-        dtype: of the output.
-    """
-
-    def __init__(self, mean: list[float], std: list[float], dtype: str = "float32"):
-        self.scale, self.shift = (paddle.to_tensor(value, dtype=dtype) for value in normalisation(mean, std))
-
-    def __call__(self, images: paddle.Tensor, erased: Erased | None = None) -> paddle.Tensor:
-        x = images.astype(self.scale.dtype) * self.scale + self.shift
-        if erased is not None:
-            pixels = paddle.scatter(x.reshape([-1, x.shape[3]]), erased.places, erased.values.astype(x.dtype))
-            x = pixels.reshape(x.shape)
-        return x.transpose([0, 3, 1, 2])
