@@ -33,6 +33,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-pixels", type=positive, help="of an image; default: as infer.py")
     names = "by which the service may be called, beside localhost and addresses; may stand again; *: any"
     parser.add_argument("--allowed-host", type=host, action="append", default=[], metavar="NAME", help=names)
+    parser.add_argument("--decode-timeout", type=above_zero, default=10.0, help="seconds to decode an image")
+    parser.add_argument("--decode-memory", type=positive, default=2000, help="megabytes to decode an image")
     parser.add_argument("--read-timeout", type=above_zero, default=30.0, help="seconds for a head, then for a body")
     parser.add_argument("--write-timeout", type=above_zero, default=30.0, help="seconds in which an answer must get on")
     parser.add_argument("--timeout", type=above_zero, default=30.0, help="seconds for its answer after that")
@@ -46,7 +48,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy import classify, server, server_run  # after the flags are checked: Paddle takes seconds
+    from cait.deploy import classify, decoder, server, server_run  # after the flags are checked: Paddle takes seconds
     from cait.deploy.inference_engine import Engine
     from cait.deploy.predictor import Predictor
     from cait.deploy.samples import read_samples
@@ -63,7 +65,8 @@ def main() -> None:
     print(predictor.program, file=sys.stderr)
     read = classify.Reader(predictor.description, args.exif, args.max_pixels or classify.MAX_PIXELS)
     metrics = ServiceMetrics(predictor.description)
-    service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue)
+    limits = decoder.DecodeLimits(args.decode_timeout, args.decode_memory)
+    service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue, limits)
     service.warm_up()
     samples = read_samples(args.samples, read) if args.samples else ()
     reached = (server_run.addresses_for_others(listener), server_run.hosts(listener, args.allowed_host))

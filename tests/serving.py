@@ -17,6 +17,7 @@ import numpy as np
 from cait.deploy import server, server_run
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
 from cait.deploy.classify import Reader
+from cait.deploy.decoder import DEFAULT_LIMITS
 from cait.deploy.server_connections import Bounds
 from cait.deploy.service import Service
 from cait.deploy.service_metrics import ServiceMetrics
@@ -54,12 +55,20 @@ SETTINGS = {"max_upload_bytes": 100_000, "max_images": 4, "read_seconds": 10.0, 
 
 
 @contextlib.contextmanager
-def served(max_batch=2, max_queue=8, message_seconds=10.0, predictor=None, bounds=None, **settings):
+def served(
+    max_batch=2,
+    max_queue=8,
+    message_seconds=10.0,
+    predictor=None,
+    bounds=None,
+    decoding=(DEFAULT_LIMITS, 10_000),
+    **settings,
+):
     """A service in this process: its address, its predictor, the service and the server."""
     predictor = predictor or FakePredictor()
     metrics = ServiceMetrics(predictor.description)
-    read = Reader(predictor.description, True, 10_000)
-    service = Service(predictor, read, metrics, max_batch, 0.0, max_queue)
+    read = Reader(predictor.description, True, decoding[1])
+    service = Service(predictor, read, metrics, max_batch, 0.0, max_queue, decoding[0])
     app = server.create_app(service, server.Settings(**SETTINGS | settings), exif=True)
     listener = server_run.open_socket("127.0.0.1", 0)
     address = server_run.address_of(listener)

@@ -1,6 +1,5 @@
 """Image files of every format, and everything that a damaged one can raise, through everything that reads images."""
 
-import asyncio
 import contextlib
 import functools
 import io
@@ -25,12 +24,10 @@ from cait.data.loader import ImageLoader
 from cait.data.transforms import EvalTransform, TrainTransform
 from cait.deploy.bundle import read_description
 from cait.deploy.classify import Reader, classify
-from cait.deploy.service import Service
-from cait.deploy.service_metrics import ServiceMetrics
-from cait.deploy.uploads import Request, Upload
+from cait.deploy.decoder_process import ERROR, decode
 from cait.errors import CaitError
 from conftest import ROOT
-from serving import DESCRIPTION, FakePredictor
+from serving import DESCRIPTION
 
 CASES = ROOT / "tests" / "images"
 ERRORS = [
@@ -68,14 +65,11 @@ def inference(path, description):
 
 
 def service(path):
-    running = Service(FakePredictor(), Reader(DESCRIPTION, True, 100_000), ServiceMetrics(DESCRIPTION), 2, 0.0, 8)
-    running.start()
-    try:
-        upload = Upload(pathlib.Path(path).name, pathlib.Path(path).read_bytes())
-        (answer,) = asyncio.run(running.answer(Request([upload], 1, False)))
-    finally:
-        running.stop()
-    return [answer["error"]]
+    """What its processes do with an image, in this one; `test_decoders.py` has the processes."""
+    read = Reader(DESCRIPTION, True, 100_000).pixels
+    kind, sentence = decode(read, pathlib.Path(path).name, pathlib.Path(path).read_bytes(), False)
+    assert kind == ERROR
+    return [b"".join(sentence).decode()]
 
 
 def raised(call):
@@ -156,7 +150,7 @@ def test_the_fast_reader_leaves_whatever_it_cannot_decode_to_pillow(photo, monke
     dataset = ImageDataset(FileSource([photo], [0]), FastTrainTransform((8, 8)), 3, seed=0)
     assert dataset[1, 0][0].shape == (8, 8, 3)
     monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
-    assert "(MemoryError)" in dataset[1, 0][3]
+    assert "(there is not enough memory for it)" in dataset[1, 0][3]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError(), IndexError("broken")], ids=repr)
@@ -225,7 +219,7 @@ def test_an_unreadable_image_says_why_in_a_line():
     assert unreadable("a.jpg", PermissionError(13, "Permission denied", "a.jpg")).endswith("(Permission denied)")
     assert unreadable("a.jpg", FileNotFoundError(2, "x")).endswith("(no such file)")
     assert unreadable("a.jpg", RuntimeError("one\ntwo")).endswith("(RuntimeError: one)")
-    assert unreadable("a.jpg", MemoryError()).endswith("(MemoryError)")
+    assert unreadable("a.jpg", MemoryError()).endswith("(there is not enough memory for it)")
 
 
 @pytest.mark.any_paddle

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait.data import pixels
 from cait.deploy import server, server_run
 from cait.deploy.classify import Reader
 from cait.deploy.samples import MAX_SAMPLES, read_samples
@@ -152,6 +151,7 @@ def test_images_wait_for_each_other_and_a_full_queue_says_when_to_come_again():
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
             asked = [pool.submit(ask_about, address, DARK) for _ in range(12)]
             wait_until(lambda: sum(each.done() for each in asked) == 8)
+            wait_until(lambda: service._batcher.waiting >= 2)
             refused = [each.result() for each in asked if each.done()]
             assert counted(address, "cait_queue_images") == 4 == counted(address, "cait_queue_capacity_images")
             status, headers, _ = ask_about(address, DARK)  # before its body is read
@@ -190,14 +190,6 @@ def test_a_batch_that_does_not_fit_is_told_before_the_start():
             service.warm_up()
 
 
-def test_what_resizes_images_is_there_before_the_first_one_comes():
-    pixels.loops_or_reason.cache_clear()
-    with served() as (*_, service, _):
-        assert pixels.loops_or_reason.cache_info().currsize == 0
-        service.warm_up()
-        assert pixels.loops_or_reason.cache_info().currsize == 1
-
-
 def test_a_failing_predictor_is_told_and_the_service_goes_on(caplog):
     with served() as (address, predictor, *_), caplog.at_level(logging.ERROR):
         predictor.error = RuntimeError("out of memory")
@@ -217,6 +209,7 @@ HEAD = (
 
 def test_slow_callers_are_cut_off_and_keep_nobody_waiting():
     with served(read_seconds=0.5, message_seconds=1.0, max_queue=4) as (address, *_):
+        ask_about(address, DARK)  # starts what decodes
         with connected(address) as silent, connected(address) as slow, connected(address) as slower:
             started = time.monotonic()
             slow.sendall(HEAD + b"\r\n--b")

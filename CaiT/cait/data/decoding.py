@@ -125,6 +125,8 @@ def unreadable(name: str, error: Exception) -> str:
     words = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, FileNotFoundError):
         reason = "no such file"
+    elif isinstance(error, MemoryError):
+        reason = "there is not enough memory for it"
     elif isinstance(error, UnidentifiedImageError):  # which knows an open file by its address in memory
         reason = "cannot identify image file"
     elif isinstance(error, OSError) and error.strerror:

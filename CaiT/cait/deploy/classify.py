@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from cait.data.decoding import IMAGE_MODES, UnreadableImage, in_mode, open_image, reading, upright
 from cait.data.image_files import Listing, image_files, images_of, is_hidden, to_stderr
 from cait.data.list_files import check_some_exist, read_paths
-from cait.data.transforms import EvalTransform, normalisation
+from cait.data.transforms import normalisation
 from cait.deploy.autolog import Stopwatch
 from cait.deploy.bundle import Description
+from cait.deploy.pixel_reader import MAX_PIXELS, PixelReader
 from cait.deploy.predictor import softmax
 from cait.errors import CaitError
 
-MAX_PIXELS = 100_000_000  # 10000 x 10000: more is refused before it is decoded
 READERS = 2
 
 
@@ -82,15 +80,16 @@ class Reader:
         description: of the bundle.
         apply_exif: turn the image as its EXIF orientation says; training and evaluation do not.
         max_pixels: of an image; more is refused before it is decoded.
+
+    Attributes:
+        pixels: (file, name of it for errors) -> what the model sees, uint8 [height, width, channels].
     """
 
     def __init__(self, description: Description, apply_exif: bool, max_pixels: int = MAX_PIXELS):
-        self.mode = IMAGE_MODES[description.channels]
-        self.transform = EvalTransform(tuple(description.image_size), description.crop_pct)
+        size, channels = tuple(description.image_size), description.channels
+        self.pixels = PixelReader(size, description.crop_pct, channels, apply_exif, max_pixels)
         scale_shift = normalisation(description.mean, description.std)
         self.scale, self.shift = (value.astype("float32") for value in scale_shift)
-        self.apply_exif, self.max_pixels = apply_exif, max_pixels
-        Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first and refuses at twice its number; ours is one
 
     def __call__(self, path: str) -> np.ndarray:
         """Raises UnreadableImage, naming the file, if it is no image, damaged or too large."""
@@ -100,22 +99,9 @@ class Reader:
         """The same for an open file, which errors call by the name."""
         return self.normalised(self.pixels(file, name))
 
-    def pixels(self, file: str | BinaryIO, name: str) -> np.ndarray:
-        """What the model sees of the image: uint8 [height, width, channels], before it is normalised.
-
-        Raises:
-            UnreadableImage: as `read`.
-        """
-        with reading(name), open_image(file) as image:
-            if image.width * image.height > self.max_pixels:
-                size = f"{image.width}x{image.height}"
-                raise UnreadableImage(f"{name}: {size} pixels, more than the {self.max_pixels} allowed")
-            turned = upright(image) if self.apply_exif else image
-            return self.transform(in_mode(turned, self.mode))
-
     def normalised(self, pixels: np.ndarray) -> np.ndarray:
-        """What `pixels` gives -> the model's input, float32 [channels, height, width]."""
-        return (pixels.astype("float32") * self.scale + self.shift).transpose(2, 0, 1)
+        """What `pixels` gives, or a batch of it -> the model's input, float32 [..., channels, height, width]."""
+        return np.moveaxis(pixels.astype("float32") * self.scale + self.shift, -1, -3)
 
 
 def read_ahead(paths: Iterable[str], read: Callable[[str], np.ndarray], depth: int) -> Iterator[tuple[str, object]]:

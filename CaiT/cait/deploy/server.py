@@ -6,7 +6,8 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
 
 import fastapi_offline
 from fastapi import FastAPI, Request, Response
@@ -29,6 +30,7 @@ SWAGGER = pathlib.Path(fastapi_offline.__file__).with_name(
 RETRY_AFTER_SECONDS = 1
 BODIES_AT_A_TIME = 8  # of the largest size: what all requests together hold in memory
 PARSED_AT_ONCE_BYTES = 100_000
+LOOK_SECONDS = 0.25  # between looks whether the caller is still there
 CLIENT_IS_GONE = 499  # nobody gets to see it but the counters
 
 
@@ -137,8 +139,8 @@ def _add_interface(app: FastAPI, service: Service, settings: Settings, info: sch
     @app.get("/health", response_model=schema.Health)
     async def health() -> Response:
         """Whether the service can classify."""
-        word, status = ("ok", 200) if service.healthy else ("failed", 503)
-        return JSONResponse({"status": word}, status)
+        word = "slow" if service.is_slow else "ok"
+        return JSONResponse({"status": word}) if service.healthy else JSONResponse({"status": "failed"}, 503)
 
     @app.get("/metrics", response_class=Response, responses=schema.problems(401, 421))
     async def prometheus_metrics() -> Response:
@@ -183,6 +185,23 @@ def _describe_token(app: FastAPI) -> None:
             operation["security"] = [{"token": []}]
 
 
+async def _awaited(answer: Coroutine[Any, Any, list], request: Request, seconds: float) -> list:
+    """What the service answers; broken off when that takes too long, or soon after the caller has left."""
+    task, deadline = asyncio.ensure_future(answer), time.monotonic() + seconds
+    try:
+        while not task.done():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise UploadError(504, f"the answer was not ready within {seconds:g} seconds")
+            await asyncio.wait({task}, timeout=min(left, LOOK_SECONDS))
+            if not task.done() and await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        if task.cancel():
+            await asyncio.wait({task})  # until it has left the queue
+
+
 class _Predict:
     """Answers POST /predict.
 
@@ -221,10 +240,7 @@ class _Predict:
         parts = (request.headers.get("content-type", ""), body, self._limits, settings.top_k)
         small = len(body) <= PARSED_AT_ONCE_BYTES  # a thread would cost more than it spares the others
         wanted = parse_request(*parts) if small else await asyncio.to_thread(parse_request, *parts)
-        try:
-            results = await asyncio.wait_for(self._service.answer(wanted), settings.answer_seconds)
-        except asyncio.TimeoutError as error:
-            raise UploadError(504, f"the answer was not ready within {settings.answer_seconds:g} seconds") from error
+        results = await _awaited(self._service.answer(wanted), request, settings.answer_seconds)
         if all("error" in result for result in results):
             return problem(422, "; ".join(result["error"] for result in results), {"results": results})
         milliseconds = round(1000 * (time.perf_counter() - started), 3)

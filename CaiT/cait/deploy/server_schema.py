@@ -51,7 +51,7 @@ class Problem(BaseModel):
 class Health(BaseModel):
     """Whether the service can classify."""
 
-    status: str = Field(description="`ok`, or with status 503 `failed`")
+    status: str = Field(description="`ok`; `slow`: images that take long keep others waiting; with status 503 `failed`")
 
 
 class ModelInfo(BaseModel):

@@ -1,29 +1,29 @@
 """Images as bytes to answers, for many callers at once, with one predictor. Knows no HTTP.
 
-Threads: the callers' event loop; two that decode images; one that owns the predictor.
+The callers' event loop asks processes to decode the images; a thread owns the predictor.
 """
 
 import asyncio
 import base64
-import concurrent.futures
 import dataclasses
-import io
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from cait.data.decoding import formats
-from cait.deploy.batcher import Batcher, Job, deliver
+from cait.deploy.batcher import Batcher, Job
 from cait.deploy.bundle import CLASS_ATTENTION, LOGITS
-from cait.deploy.classify import READERS, Reader, likeliest
+from cait.deploy.classify import Reader, likeliest
+from cait.deploy.decoder import DEFAULT_LIMITS, DecodeLimits
+from cait.deploy.decoders import CannotDecode, Decoders
 from cait.deploy.predictor import Predictor, softmax
 from cait.deploy.service_metrics import ServiceMetrics
 from cait.deploy.uploads import Request, Upload
 from cait.errors import CaitError
 
 ATTENTION_DECIMALS = 6
+CLOSING_SECONDS = 4.0  # for the images that wait to be decoded when the service is about to end
 
 
 class QueueFull(Exception):
@@ -32,12 +32,12 @@ class QueueFull(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """A decoded image [channels, height, width], what is asked about it, and the PNG of it where that is asked for."""
+    """A decoded image, uint8 [height, width, channels], what is asked about it, and its PNG where that is asked for."""
 
-    image: np.ndarray
+    pixels: np.ndarray
     top_k: int
     attention: bool
-    seen: bytes | None
+    seen: bytes
 
 
 class Service:
@@ -45,10 +45,11 @@ class Service:
 
     Args:
         predictor: used by one thread only, once the service is started.
-        read: the decoder of images.
+        read: what becomes of an image.
         metrics: counts what happens.
         max_batch, max_wait_seconds: see `Batcher`.
         max_queue: images that are decoded, wait or are computed at a time; at least those of one request.
+        limits: of decoding an image.
 
     Attributes:
         description: of the bundle.
@@ -64,20 +65,38 @@ class Service:
         max_batch: int,
         max_wait_seconds: float,
         max_queue: int,
+        limits: DecodeLimits = DEFAULT_LIMITS,
     ):
         self.description, self.max_queue, self.metrics = predictor.description, max_queue, metrics
-        self.images_inside, self.closing = 0, False
+        self.images_inside, self._closing = 0, False
         self._predictor, self._read, self._max_batch = predictor, read, max_batch
         self._batcher = Batcher(self._run, max_batch, max_wait_seconds)
-        self._readers = concurrent.futures.ThreadPoolExecutor(READERS, "reader")
+        self._decoders = Decoders(read.pixels, limits)
+        replaced = "Processes for decoding that were ended and replaced"
+        metrics.watch("cait_decoders_replaced", replaced, lambda: self._decoders.replaced)
 
     @property
     def has_attention(self) -> bool:
         return CLASS_ATTENTION in self.description.outputs
 
     @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @closing.setter
+    def closing(self, value: bool) -> None:
+        self._closing = value
+        if value:
+            self._decoders.end_within(CLOSING_SECONDS)
+
+    @property
     def healthy(self) -> bool:
-        return self._batcher.alive
+        return self._batcher.alive and self._decoders.can_work
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether images wait because those in work take long to decode."""
+        return self._decoders.is_slow
 
     @property
     def is_full(self) -> bool:
@@ -87,10 +106,9 @@ class Service:
         """Loads all that the first images would otherwise wait for.
 
         Raises:
-            CaitError: there is not the memory for the largest batch.
+            CaitError: there is not the memory for the largest batch, or no process can be started.
         """
-        formats()  # Pillow's readers
-        self._read.transform(Image.new(self._read.mode, self.description.image_size[::-1]))  # may have to be compiled
+        self._decoders.warm_up()
         image = self.description.self_test_input()
         for size in (1, self._max_batch):  # kernels are chosen by shape
             try:
@@ -102,12 +120,13 @@ class Service:
                 ) from error
 
     def start(self) -> None:
-        """Starts the threads; from then on the predictor is theirs."""
+        """Starts the thread, to which the predictor belongs from then on; to be called in the callers' event loop."""
+        self._decoders.attach()
         self._batcher.start()
 
     def stop(self) -> None:
-        """Ends the threads once everything that was taken in is done."""
-        self._readers.shutdown()
+        """Ends thread and processes, once all is computed that was decoded."""
+        self._decoders.stop()
         self._batcher.stop()
 
     async def answer(self, request: Request) -> list[dict[str, Any]]:
@@ -116,49 +135,37 @@ class Service:
         When the caller is cancelled, images that are not computed yet are passed over.
 
         Raises:
-            QueueFull: there is no room for these images now.
+            QueueFull: there is no room for these images now, or no time is left for them.
         """
         if self.images_inside + len(request.images) > self.max_queue:
             raise QueueFull
-        loop = asyncio.get_running_loop()
-        futures = []
-        for upload in request.images:
-            future = loop.create_future()
-            self.images_inside += 1
-            future.add_done_callback(self._leave)
-            self._readers.submit(self._decode, upload, request, future)
-            futures.append(future)
-        results = (
-            await asyncio.gather(*futures, return_exceptions=True) if len(futures) > 1 else [await _outcome(*futures)]
-        )
+        each = [self._result(request, place) for place in range(len(request.images))]
+        self.images_inside += len(each)
+        try:
+            results = await asyncio.gather(*each, return_exceptions=True) if len(each) > 1 else [await _outcome(*each)]
+        finally:
+            self.images_inside -= len(each)
         return [self._entry(upload, result) for upload, result in zip(request.images, results, strict=True)]
 
-    def _leave(self, _) -> None:
-        self.images_inside -= 1
-
-    def _decode(self, upload: Upload, request: Request, future: asyncio.Future) -> None:
-        if future.cancelled():
-            return
-        try:
-            pixels = self._read.pixels(io.BytesIO(upload.data), upload.name)
-            seen = png(pixels) if request.seen else None
-            work = _Work(self._read.normalised(pixels), request.top_k, request.attention, seen)
-        except Exception as error:
-            deliver([Job(None, future)], [error])
-        else:
-            self._batcher.put(Job(work, future))
+    async def _result(self, request: Request, place: int) -> dict[str, Any]:
+        upload = request.images[place]
+        pixels, seen = await self._decoders.decode(upload.name, upload.data, request.seen, place)
+        future = asyncio.get_running_loop().create_future()
+        self._batcher.put(Job(_Work(pixels, request.top_k, request.attention, seen), future))
+        return await future
 
     def _run(self, batch: list[_Work]) -> list[dict[str, Any]]:
         names = [LOGITS, CLASS_ATTENTION] if any(work.attention for work in batch) else [LOGITS]
         started = time.perf_counter()
-        outputs = self._predictor.outputs(np.stack([work.image for work in batch]), names)
+        images = self._read.normalised(np.stack([work.pixels for work in batch]))
+        outputs = self._predictor.outputs(np.ascontiguousarray(images), names)
         self.metrics.batch(len(batch), time.perf_counter() - started)
         results = []
         for index, (work, probabilities) in enumerate(zip(batch, softmax(outputs[LOGITS]))):
             result: dict[str, Any] = {"classes": self._classes(probabilities, work.top_k)}
             if work.attention:
                 result["attention"] = self._attention(outputs[CLASS_ATTENTION][index])
-            if work.seen is not None:
+            if work.seen:
                 result["seen"] = base64.b64encode(work.seen).decode()
             results.append(result)
         return results
@@ -180,6 +187,8 @@ class Service:
     def _entry(self, upload: Upload, result: Any) -> dict[str, Any]:
         """Raises what is no fault of the image."""
         self.metrics.image(ok=not isinstance(result, BaseException))
+        if isinstance(result, CannotDecode) and self.closing:
+            raise QueueFull
         if isinstance(result, CaitError):
             return {"name": upload.name, "error": str(result)}
         if isinstance(result, BaseException):
@@ -187,16 +196,9 @@ class Service:
         return {"name": upload.name, **result}
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of exactly these pixels, uint8 [height, width, 1 or 3 channels]."""
-    file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-async def _outcome(future: asyncio.Future) -> Any:
-    """Of a single future what `gather` gives for several, at less cost."""
+async def _outcome(result: Coroutine[Any, Any, Any]) -> Any:
+    """Of a single coroutine what `gather` gives for several, at less cost."""
     try:
-        return await future
+        return await result
     except Exception as error:
         return error

@@ -33,7 +33,7 @@ function showClasses(model) {
 
 async function showHealth() {
   const health = await ask("health");
-  const word = health === null ? "unreachable" : health.status === "ok" ? "healthy" : "failed";
+  const word = health === null ? "unreachable" : ["ok", "slow"].includes(health.status) ? "healthy" : "failed";
   find("#health").textContent = words[word];
 }
 
