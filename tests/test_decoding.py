@@ -1,8 +1,10 @@
 """Image files of every format, and everything that a damaged one can raise, through everything that reads images."""
 
+import ast
 import contextlib
 import functools
 import io
+import os
 import pathlib
 import struct
 import sys
@@ -12,7 +14,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile
 
 from cait.align_live import LiveReference
 from cait.data import decoding
@@ -159,7 +161,7 @@ def test_a_transform_that_breaks_on_an_image_costs_that_image(photo, error):
         raise error
 
     sample = ImageDataset(FileSource([photo], [0]), transform, 3, seed=0)[1, 0]
-    assert sample[0] is None and f"photo.jpg: the image cannot be read ({type(error).__name__}" in sample[3]
+    assert sample[0] is None and unreadable("photo.jpg", error) in sample[3]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
@@ -243,3 +245,42 @@ def test_no_library_writes_of_damage_by_itself(compression, capfd):
         ):
             image.load()
     assert capfd.readouterr().err == ""
+
+
+def test_a_drawing_named_as_a_photo_starts_no_other_program(readers, photo, tmp_path, monkeypatch):
+    mark, program = tmp_path / "started", tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it remembers
+    Image.new("RGB", (8, 8)).save(photo, "EPS")
+    assert_named(readers, photo, "the image cannot be read (cannot identify image file)")
+    assert not mark.exists()
+    with contextlib.suppress(OSError), Image.open(photo) as image:
+        image.load()
+    assert mark.exists()  # else this shows nothing
+
+
+def opens_images(path):
+    """The calls in a file that open images by themselves."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            words = ast.unparse(node)
+            if words in ("Image.open", "ImageFile.Parser") or words.endswith((".image_load", ".imread")):
+                yield words
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            yield from (name for name in names if name.split(".")[0] in ("cv2", "imageio", "skimage"))
+            yield from ("PIL.Image.open" for name in names if name == "open" and names[-1].startswith("PIL"))
+
+
+def test_images_are_opened_in_one_place():
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("CaiT", "test_tipc")
+        for path in (ROOT / folder).rglob("*.py")
+        if list(opens_images(path))
+    }
+    own_photos_for_others = "CaiT/cait/bench/input.py"
+    assert found == {"CaiT/cait/data/decoding.py", own_photos_for_others}
