@@ -9,6 +9,7 @@ family, write its cases and its reader and enter both in FAMILIES.
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import pathlib
@@ -266,7 +267,152 @@ def read_archive(folder: pathlib.Path) -> None:
     read_cifar(folder / "case.tar.gz", "cifar10", "train")
 
 
-FAMILIES = {"checkpoints": Family(checkpoints, read_checkpoint), "archives": Family(archives, read_archive)}
+def laughs(levels: int = 12, width: int = 9) -> str:
+    """Aliases of aliases, which stand for `width` to the power `levels` values."""
+    lines = ["l0: &l0 [lol]"]
+    lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * width)}]" for i in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+def yaml_texts() -> Iterator[tuple[str, str]]:
+    """Texts in place of any YAML file."""
+    yield "aliases that expand", laughs()
+    yield "aliases that expand in a key of ours", laughs() + "MODEL: {DEPTH: *l11}\n"
+    yield (
+        "aliases that expand by merging",
+        "a0: &a0 {k: 1}\n"
+        + "".join(
+            f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}, *a{i - 1}], k{i}: {{<<: [*a{i - 1}, *a{i - 1}]}}}}\n"
+            for i in range(1, 25)
+        ),
+    )
+    yield "an alias of itself", "MODEL: &a [*a]\n"
+    yield "an alias of what it stands in", "MODEL: &a {DEPTH: {x: [*a]}}\n"
+    yield "an alias of nothing", "MODEL: *a\n"
+    for name, opening, closing in (("lists", "[", "]"), ("mappings", "{a: ", "}"), ("keys", "? [", "]")):
+        yield f"deep {name}", "MODEL: " + opening * 50_000 + "1" + closing * 50_000
+        yield f"deep {name} that do not end", "MODEL: " + opening * 50_000
+    yield "deep block lists", "MODEL:\n  " + "- " * 5_000 + "1\n"
+    yield "deep block mappings", "".join(" " * i + "a:\n" for i in range(1500))
+    yield "a long value", "MODEL: {NAME: " + "x" * 3_000_000 + "}\n"
+    yield "a long key", "x" * 3_000 + ": 1\n"
+    yield "a long key in quotes", '"' + "x" * 900 + '": 1\n'
+    yield "a large text", "#" * 5_000_000
+    yield "many values", "MODEL: [" + "1," * 300_000 + "]\n"
+    yield "many keys", "".join(f"k{i}: 1\n" for i in range(150_000))
+    yield "a number of 10000 digits", "SEED: " + "9" * 10_000 + "\n"
+    yield "a number of 40000 bits", "SEED: 0x" + "f" * 10_000 + "\n"
+    yield "a number of base 60", "SEED: 1" + ":59" * 5_000 + "\n"
+    yield "a number that is none", "SEED: 0b_\n"
+    yield "a date of the 45th", "SEED: 2024-13-45\n"
+    tags = "!!python/object/apply:os.system [touch owned]|!!binary aGk=|!!timestamp x|!!bool x|!!int ''|!!set {a, b}"
+    for tag in f"{tags}|!!omap [a: 1]|!mine x|! x|!!float x|!!null x|!!str {{a: 1}}".split("|"):
+        yield f"tag {tag}", f"MODEL: {{DEPTH: {tag}}}\n"
+    yield "an unknown handle", "MODEL: !x!y 1\n"
+    yield "a directive", "%YAML 9.9\n---\nSEED: 1x\n"
+    yield "two documents", "SEED: 1\n---\nSEED: 2\n"
+    yield "a key that is a list", "? [a, b]\n: 1\n"
+    yield "a key that is a mapping", "? {a: b}\n: 1\n"
+    yield "a key that is a number", "1: 2\n"
+    yield "a key that is null", "~: 2\n"
+    yield "a key twice", "SEED: 1\nSEED: 2\n"
+    yield "a key that steers a terminal", '"\\e[31m\\nred": 1\n'
+    yield "a value that steers a terminal", 'SEED: "\\e[31m\\nred"\n'
+    yield "a control character", "SEED: \x07\n"
+    yield "a merge of a number", "MODEL: {<<: 1}\n"
+    yield "an equals sign", "SEED: =\n"
+    yield "a list", "- 1\n"
+    yield "text", "hello\n"
+    yield "an open list", "SEED: [1,\n"
+    yield "a tab", "MODEL:\n\tDEPTH: 1\n"
+
+
+def configs() -> Iterator[tuple[str, Files]]:
+    """Files for -cfg."""
+    for name, text in yaml_texts():
+        yield name, {"case.yaml": text.encode()}
+    yield "no UTF-8", {"case.yaml": b"SEED: \xff\xfe\n"}
+    yield "UTF-16", {"case.yaml": "SEED: x\n".encode("utf-16")}
+    for key, value in (("NAME", "yes"), ("NAME", "2024-01-01"), ("NAME", "1.5"), ("NAME", "~"), ("DEPTH", "yes")):
+        yield f"{key} is {value}", {"case.yaml": f"MODEL: {{{key}: {value}}}\n".encode()}
+    files = {f"{i}.yaml": f"BASE: [{i + 1}.yaml, {i + 1}.yaml]\n".encode() for i in range(14)}
+    yield "BASE files that include the next twice", files | {"14.yaml": b"SEED: x\n", "case.yaml": b"BASE: [0.yaml]\n"}
+    chain = {f"{i}.yaml": f"BASE: [{i + 1}.yaml]\n".encode() for i in range(2000)}
+    yield "BASE files in a chain", chain | {"case.yaml": b"BASE: [0.yaml]\n"}
+
+
+def read_config(folder: pathlib.Path) -> None:
+    """As -cfg does."""
+    from cait.config import read_yaml
+
+    read_yaml(folder / "case.yaml")
+
+
+DESCRIPTION = {
+    "variant": "x", "image_size": [8, 8], "crop_pct": 1.0, "interpolation": "bicubic", "patch_size": 4, "channels": 1,
+    "mean": [0.5], "std": [0.5], "class_names": ["a", "b"], "weights": "0" * 64, "versions": {}, "precision": "fp32",
+    "outputs": ["logits"], "files": {}, "self_test_seed": 0, "self_test_logits": [0.0, 1.0], "format": 2,
+}  # fmt: skip
+# JSON for YAML, field by field: what no description may hold.
+BAD_FIELDS = {
+    "variant": ["1", "true", "null", "[]", '"a\\nb"', '"\\u001b[31m"', f'"{"x" * 2000}"', "2024-01-01"],
+    "image_size": ["8", "[8]", "[8, 8, 8]", "[8, -8]", "[8, 0]", "[8, 8.0]", "[8, true]", "[8, 100000]", '["8", "8"]'],
+    "crop_pct": ["0", "-1", "2", ".nan", ".inf", '"1"', "true", "null", "1e-5"],
+    "interpolation": ["nearest", "1", "null", "[bicubic]"],
+    "patch_size": ["0", "-4", "3", "4.0", "true", "null", "16", "99999999999999999999"],
+    "channels": ["0", "2", "true", "4", "1.0", "null", "3"],
+    "mean": ["0.5", "[]", "[0.5, 0.5]", "[.nan]", "[2]", "[x]", "[[0.5]]", "{a: 1}"],
+    "std": ["[0]", "[-1]", "[.inf]", "[0.5, 0.5, 0.5]", "[null]", "null"],
+    "class_names": ["[]", "a", "[a]", "[a, 1]", "[a, true]", "[a, null]", "[a, [b]]", "{a: b}",
+                    '[a, "\\u001b[31m"]'],
+    "weights": ['""', "other", "0", "null", f'"{"0" * 63}g"'],
+    "versions": ["[]", "null", "{a: 1}", "{1: a}", "{a: [b]}"],
+    "precision": ["int8", '"FP32"', "true", "null", "[fp32]", '"fp32; rm"'],
+    "outputs": ["[]", "logits", "[class_attention]", "[logits, logits]", "[class_attention, logits]", "[logits, x]",
+                "null"],
+    "files": ["[]", "null", "{a: b}", "{../inference.json: x}", "{1: x}", "{inference.json: 1}",
+              "{inference.json: [x]}", "{/etc/inference.json: x}", "{inference.pdiparams: x}"],
+    "self_test_seed": ["-1", "1.0", "null", "true", "[1]", "99999999999999999999999", '"0"'],
+    "self_test_logits": ["[]", "[0.0]", "[.inf, 0.0]", "[.nan, 0.0]", "[x, y]", "[true, false]", "0.0", "[0, 0, 0]",
+                         "[-.inf, 1]"],
+    "format": ["1", "3", "true", "null", '"2"', "[2]", "2.0"],
+}  # fmt: skip
+
+
+def descriptions() -> Iterator[tuple[str, Files]]:
+    """Bundles whose inference.yaml is wrong."""
+    programs = {"inference.json": b"{}", "inference.pdiparams": b""}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in programs.items()}
+    fields = {name: json.dumps(value) for name, value in (DESCRIPTION | {"files": digests}).items()}
+
+    def bundle(changed):
+        return programs | {"inference.yaml": "".join(f"{name}: {text}\n" for name, text in changed.items()).encode()}
+
+    for name, texts in BAD_FIELDS.items():
+        for text in texts:
+            yield f"{name}: {text[:40]}", bundle(fields | {name: text})
+        if name != "format":
+            yield f"no {name}", bundle({field: text for field, text in fields.items() if field != name})
+    yield "another field", bundle(fields | {"extra": "1"})
+    yield "a field twice", {**programs, "inference.yaml": bundle(fields)["inference.yaml"] + b"variant: y\n"}
+    yield "no fields", {**programs, "inference.yaml": b""}
+    for name, text in yaml_texts():
+        yield f"yaml: {name}", {**programs, "inference.yaml": text.encode()}
+
+
+def read_bundle(folder: pathlib.Path) -> None:
+    """As inference does before it runs anything."""
+    from cait.deploy.bundle import read_description
+
+    read_description(folder)
+
+
+FAMILIES = {
+    "checkpoints": Family(checkpoints, read_checkpoint),
+    "archives": Family(archives, read_archive),
+    "configs": Family(configs, read_config),
+    "descriptions": Family(descriptions, read_bundle),
+}
 
 
 def trial(family: str) -> None:

@@ -15,7 +15,8 @@ import urllib.parse
 import numpy as np
 
 from cait.deploy import server, server_run
-from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
+from cait.deploy.bundle import Description
+from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.classify import Reader
 from cait.deploy.decoder import DEFAULT_LIMITS
 from cait.deploy.server_connections import Bounds

@@ -86,6 +86,7 @@ LAYERS = [
         "cli",
         "checkpoint",
         "saved_config",
+        "deploy.bundle_schema",
         "data.labels",
         "data.augment",
         "data.sampler",

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 import serve_load
-from cait.deploy.bundle import CLASS_ATTENTION, read_description
+from cait.deploy.bundle import read_description
+from cait.deploy.bundle_schema import CLASS_ATTENTION
 from cait.deploy.classify import Reader
 from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor

@@ -11,7 +11,7 @@ from PIL import Image
 from cait.align_golden import load_golden_weights
 from cait.config import make_config, read_yaml
 from cait.data.image_files import spread
-from cait.deploy.bundle import CLASS_ATTENTION
+from cait.deploy.bundle_schema import CLASS_ATTENTION
 from cait.deploy.export import build_description
 from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor

@@ -52,10 +52,9 @@ if broken != "export":
         (folder / name).write_text(name)
     files = {name: sha256_of(folder / name) for name in ("inference.json", "inference.pdiparams")}
     weights = sha256_of(given["--model_path"] + ".pdparams") if broken != "verify" else "0" * 64
-    kinds = {str: "fp32", int: 1, float: 1.0, dict[str, str]: {}}
-    kinds |= {list[int]: [8, 8], list[float]: [1.0], list[str]: ["a"]}
-    needed = [field for field in dataclasses.fields(Description) if field.default is dataclasses.MISSING]
-    known = {field.name: kinds[field.type] for field in needed} | {"weights": weights, "files": files}
+    known = {"variant": "stub", "image_size": [8, 8], "crop_pct": 1.0, "interpolation": "bicubic", "patch_size": 4,
+        "channels": 1, "mean": [0.5], "std": [0.5], "class_names": ["a"], "weights": weights, "versions": {},
+        "precision": "fp32", "outputs": ["logits"], "files": files, "self_test_seed": 0, "self_test_logits": [0.0]}
     write_description(folder, Description(**known))
 """
 )

@@ -19,7 +19,7 @@ from cait.config import CLASSES, run_folder
 from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.labels import IMAGENET1K, imagenet1k_wordnet_ids, read_class_names
-from cait.errors import CaitError, UsageError
+from cait.errors import CaitError, UsageError, shown
 from cait.yaml_file import read_tree
 
 SHOWN = 3  # names in a message
@@ -254,7 +254,7 @@ def recorded_classes(path: str | os.PathLike) -> dict[str, list[str]] | None:
         raise UsageError(f"{path}: {CLASSES} must hold `names`, a list of the names of the classes")
     for name in (name for names in lists for name in names):
         if not isinstance(name, str):
-            raise UsageError(f"{path}: {CLASSES} must hold texts: write '{name}' in quotes")
+            raise UsageError(f"{path}: {CLASSES} must hold texts: write '{shown(name, bare=True)}' in quotes")
     return found
 
 

@@ -7,6 +7,7 @@ it has one.
 """
 
 import contextlib
+import datetime
 import difflib
 import os
 import pathlib
@@ -17,9 +18,8 @@ import yaml
 from yacs.config import CfgNode
 
 from cait.config_kinds import FLAG, LOG_NAME, PATH, PRECISION, SIZE, TEXT, Kind, choice, integer, number, numbers
-from cait.errors import UsageError
-from cait.files import user_path
-from cait.yaml_file import read_tree
+from cait.errors import UsageError, shown
+from cait.yaml_file import YamlError, parse, read_with_bases
 
 
 class Key(NamedTuple):
@@ -186,14 +186,18 @@ def parse_value(name: str, value: Any, source: str) -> Any:
     """
     if name not in _BY_NAME:
         near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.6)
-        raise UsageError(f"{source}: unknown key {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+        raise UsageError(
+            f"{source}: unknown key {shown(name, bare=True)}" + (f" (did you mean {near[0]}?)" if near else "")
+        )
     kind = _BY_NAME[name].kind
     try:
         return kind.parse(value)
     except UsageError as error:  # of the kind's own, which says more
         raise UsageError(f"{source}: {name}: {error}") from error
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{source}: {name} must be {kind.text}, not {value!r}") from error
+        is_taken = kind in (TEXT, PATH, LOG_NAME) and isinstance(value, (bool, int, float, datetime.date))
+        hint = "; put it in quotes, or YAML reads it as something other than text" if is_taken else ""
+        raise UsageError(f"{source}: {name} must be {kind.text}, not {shown(value)}{hint}") from error
 
 
 def _flatten(tree: Mapping, source: str, prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -203,31 +207,23 @@ def _flatten(tree: Mapping, source: str, prefix: str = "") -> Iterable[tuple[str
         if isinstance(value, Mapping) and is_section:
             yield from _flatten(value, source, f"{name}.")
         elif is_section:
-            raise UsageError(f"{source}: {name} is a section and must hold keys, not {value!r}")
+            raise UsageError(f"{source}: {name} is a section and must hold keys, not {shown(value)}")
         else:
             yield name, value
 
 
-def read_yaml(path: str | os.PathLike, _open: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
+def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     """The dotted keys that a YAML file and its `BASE` files set; `BASE` is relative to the file it stands in.
 
     Raises:
         UsageError: a file is missing or no YAML, a key is unknown, stands twice or has a wrong value, or files include
             each other.
     """
-    path = pathlib.Path(path)
-    if path.resolve() in _open:
-        raise UsageError(f"{path}: BASE files include each other")
-    tree = read_tree(path)
-    tree.pop(CLASSES, None)
-    bases = tree.pop("BASE", None) or []
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise UsageError(f"{path}: BASE must be a list of file names")
     values: dict[str, Any] = {}
-    for base in filter(None, bases):
-        values.update(read_yaml(path.parent / user_path(base), (*_open, path.resolve())))
-    for name, value in _flatten(tree, str(path)):
-        values[name] = parse_value(name, value, str(path))
+    for file, tree in read_with_bases(path):
+        tree.pop(CLASSES, None)
+        for name, value in _flatten(tree, str(file)):
+            values[name] = parse_value(name, value, str(file))
     return values
 
 
@@ -235,8 +231,8 @@ def parse_override(name: str, text: str, source: str) -> Any:
     """The value that a word of the command line gives a key: text stays text, the rest is read as YAML."""
     value: Any = text
     if name in _BY_NAME and _BY_NAME[name].kind not in (TEXT, PATH, LOG_NAME):
-        with contextlib.suppress(yaml.YAMLError, ValueError):  # ValueError: such as a date of the 45th
-            value = yaml.safe_load(text)
+        with contextlib.suppress(YamlError):
+            value = parse(text)
     return parse_value(name, value, source)
 
 
@@ -303,8 +299,7 @@ def markdown_table() -> str:
     rows = ["| key | default | value | effect |", "|---|---|---|---|"]
     for key in KEYS:
         default = _show(key.default)
-        if key.finetune is not None:
-            default += f"; with -pretrained {_show(key.finetune)}"
+        default += "" if key.finetune is None else f"; with -pretrained {_show(key.finetune)}"
         rows.append(f"| `{key.name}` | {default} | {key.kind.text} | {key.help} |")
     return "\n".join(rows) + "\n"
 

@@ -1,5 +1,8 @@
 """Errors a user can cause; `cait.command` ends a command on them with one sentence and their exit code."""
 
+import reprlib
+from typing import Any
+
 from cait.lines import one_line
 
 
@@ -19,3 +22,30 @@ class UsageError(CaitError):
     """The command or its config is wrong: an unknown key, a bad value, flags that exclude each other."""
 
     exit_code = 2
+
+
+class _Short(reprlib.Repr):
+    """A few parts of a value, and nothing of a number that has thousands of digits."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 80, 80
+
+    def repr_int(self, value: int, level: int) -> str:
+        return super().repr_int(value, level) if value.bit_length() < 512 else f"a number of {value.bit_length()} bits"
+
+    def repr_date(self, value: object, level: int) -> str:
+        return str(value)
+
+    repr_datetime = repr_date
+
+
+def shown(value: Any, bare: bool = False) -> str:
+    """A value of a file or a request for a message: in one line, short, and without control characters.
+
+    Args:
+        bare: text without quotes, where it is short and printable.
+    """
+    if bare and isinstance(value, str) and value.isprintable() and len(value) <= 80:
+        return value
+    return _Short().repr(value)

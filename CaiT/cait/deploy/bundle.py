@@ -13,30 +13,29 @@ import functools
 import gc
 import os
 import pathlib
-import typing
 from collections.abc import Iterator
 
 import numpy as np
 import yaml
 
 from cait import stops
-from cait.deploy.bundle_folder import DESCRIPTION, STEM, SafeLoader, bundle_folder
+from cait.deploy.bundle_folder import DESCRIPTION, STEM, bundle_folder
+from cait.deploy.bundle_schema import FORMAT, check
 from cait.digest import sha256_of
-from cait.errors import CaitError
+from cait.errors import CaitError, shown
 from cait.files import check_readable, is_file, read_text, write_text
 from cait.next_step import without_bundle
+from cait.yaml_file import check_size, parse
 
 PROGRAM_SUFFIXES, PARAMETERS_SUFFIX = (".json", ".pdmodel"), ".pdiparams"
 PARAMETERS = f"{STEM}{PARAMETERS_SUFFIX}"
 PROGRAMS = tuple(f"{STEM}{suffix}" for suffix in PROGRAM_SUFFIXES)
 ONNX = f"{STEM}.onnx"
-LOGITS, CLASS_ATTENTION = "logits", "class_attention"
-FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What stands in `inference.yaml`.
+    """What stands in `inference.yaml`; `cait.deploy.bundle_schema` says what each field may hold.
 
     Attributes:
         variant: name of the model.
@@ -75,13 +74,6 @@ class Description:
     self_test_seed: int
     self_test_logits: list[float]
     format: int = FORMAT
-
-    def __post_init__(self):
-        """Raises ValueError for what cannot be a description; a file may hold anything."""
-        for field in dataclasses.fields(self):
-            kind, value = typing.get_origin(field.type) or field.type, getattr(self, field.name)
-            if not isinstance(value, (int, float) if kind is float else kind):
-                raise ValueError(f"{field.name} is {value!r}")
 
     @property
     def program(self) -> str:
@@ -142,15 +134,21 @@ def read_description(folder: str | os.PathLike) -> Description:
     path = bundle_folder(folder) / DESCRIPTION
     if not is_file(path):
         raise CaitError(f"{folder}: holds no bundle ({DESCRIPTION} is missing){without_bundle(folder)}")
-    text = read_text(path)
     try:
-        content = yaml.load(text, SafeLoader)
-        version = dict(content).get("format", FORMAT)
-        description = Description(**content) if version == FORMAT else None
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+        check_size(path)
+        content = parse(read_text(path))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no keys and values")
+        content = {"format": FORMAT} | content
+        version = content["format"]
+        if type(version) is int and version != FORMAT:
+            raise CaitError(f"{path}: format {shown(version)}, and this version reads {FORMAT}; export the model anew")
+        check(content)
+    except CaitError:
+        raise
+    except ValueError as error:
         raise CaitError(f"{path}: not the description of a bundle ({error})") from error
-    if description is None:
-        raise CaitError(f"{path}: format {version}, and this version reads {FORMAT}; export the model anew")
+    description = Description(**content)
     for name in (description.program, PARAMETERS):
         verify(folder, description, name)
     return description

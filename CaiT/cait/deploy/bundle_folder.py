@@ -11,18 +11,16 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
 from cait.errors import CaitError
 from cait.files import read_text, replacing, sync
 from cait.run_lock import held
+from cait.yaml_file import YamlError, check_size, parse
 
 STEM = "inference"
 DESCRIPTION = f"{STEM}.yaml"
 TRIAL, COMMITTED = f".{STEM}.tmp", f".{STEM}.new"
 BEGINNINGS = (f"{STEM}.", "fused_")  # of the names of all files of a bundle
 JOB = "export"  # whose lock is held by whoever changes the folder
-SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where there is one: a tenth of the time
 
 
 def bundle_folder(folder: str | os.PathLike) -> pathlib.Path:
@@ -45,8 +43,9 @@ def bundle_folder(folder: str | os.PathLike) -> pathlib.Path:
 def described(folder: pathlib.Path) -> dict[str, Any] | None:
     """What the description in a folder says; None if there is none that an export can have written."""
     try:
-        content = yaml.load(read_text(folder / DESCRIPTION), SafeLoader)
-    except (CaitError, yaml.YAMLError, ValueError):
+        check_size(folder / DESCRIPTION)
+        content = parse(read_text(folder / DESCRIPTION))
+    except (OSError, CaitError, YamlError):
         return None
     return content if isinstance(content, dict) and isinstance(content.get("files"), dict) else None
 

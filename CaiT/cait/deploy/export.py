@@ -14,8 +14,6 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from cait.deploy.bundle import (
-    CLASS_ATTENTION,
-    LOGITS,
     ONNX,
     PARAMETERS_SUFFIX,
     PROGRAM_SUFFIXES,
@@ -25,6 +23,7 @@ from cait.deploy.bundle import (
     write_description,
 )
 from cait.deploy.bundle_folder import DESCRIPTION, JOB, STEM, TRIAL, commit, described, finish
+from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.fused import PRECISIONS, FusedCaiT
 from cait.deploy.inference_engine import Engine, why_not
 from cait.deploy.onnx_file import OnnxPredictor, check_tools, write_onnx

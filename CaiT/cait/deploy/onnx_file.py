@@ -9,7 +9,8 @@ import sys
 import numpy as np
 
 from cait import stops
-from cait.deploy.bundle import LOGITS, ONNX, Description, find_program, verify
+from cait.deploy.bundle import ONNX, Description, find_program, verify
+from cait.deploy.bundle_schema import LOGITS
 from cait.errors import CaitError, UsageError
 
 TOOLS = ("paddle2onnx", "onnx", "onnxruntime")

@@ -9,8 +9,9 @@ import tempfile
 import numpy as np
 from paddle import inference
 
-from cait.deploy.bundle import LOGITS, PARAMETERS, Description, read_description, verify
+from cait.deploy.bundle import PARAMETERS, Description, read_description, verify
 from cait.deploy.bundle_folder import bundle_folder
+from cait.deploy.bundle_schema import LOGITS
 from cait.deploy.inference_engine import Engine, choose_program, paddle_config, why_not
 from cait.errors import CaitError, UsageError
 

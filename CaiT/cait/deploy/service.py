@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cait.deploy.batcher import Batcher, Job
-from cait.deploy.bundle import CLASS_ATTENTION, LOGITS
+from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.classify import Reader, likeliest
 from cait.deploy.decoder import DEFAULT_LIMITS, DecodeLimits
 from cait.deploy.decoders import CannotDecode, Decoders

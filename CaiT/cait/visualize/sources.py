@@ -17,7 +17,8 @@ from cait.checkpoint import load_weights
 from cait.checkpoint_files import find_weights
 from cait.class_names import shown_classes
 from cait.config import make_config, read_yaml, run_folder
-from cait.deploy.bundle import CLASS_ATTENTION, LOGITS, Description
+from cait.deploy.bundle import Description
+from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.export import WithClassAttention, build_description
 from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor
