@@ -24,6 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
     parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="who publishes it")
     parser.add_argument("--base-url", help="a mirror, in place of the publisher's https://host")
+    parser.add_argument("--allow-http", action="store_true", help="take a mirror whose address is not https")
     parser.add_argument("--cache", type=path, help="folder of downloads; default: ~/.cache/cait")
     parser.add_argument("--to", choices=("paddle", "safetensors", "torch"), default="paddle")
     output = {"type": output_file(".pdparams", ".safetensors", ".pth"), "help": "default: in CaiT, or beside SOURCE"}
@@ -47,7 +48,8 @@ def main() -> None:
         exchange.check_target(args.output, suffix, args.force)
     expected = zoo.variant_shapes(zoo.variant_config(args.variant)) if args.variant else None
     if args.source is None:
-        source = fetch_variant(args.variant, args.origin, args.base_url, args.cache or user_cache())
+        cache = args.cache or user_cache()
+        source = fetch_variant(args.variant, args.origin, args.base_url, cache, args.allow_http)
     else:
         source = find_weights(args.source)
     tensors = exchange.read_any(source, expected)

@@ -407,7 +407,62 @@ def read_bundle(folder: pathlib.Path) -> None:
     read_description(folder)
 
 
+def safetensors_file(header: bytes | dict, data: bytes = bytes(64), length: int | None = None) -> bytes:
+    """A file with this header."""
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + data
+
+
+def safetensors() -> Iterator[tuple[str, Files]]:
+    """Files that end in .safetensors."""
+    good = {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64]}
+    found = {"nothing": b"", "a length alone": bytes(8), "cut": safetensors_file({"a": good})[:-1]}
+    for length in (1, 1 << 20, 1 << 31, 1 << 40, (1 << 64) - 1):
+        found[f"header of {length} bytes"] = safetensors_file({"a": good}, length=length)
+    for kind in ("F8_E4M3", "F8_E5M2", "F4", "BF16", "C64", "F128", "f32", "", "x" * 10_000, "\x1b[31m"):
+        found[f"type {kind[:10]!r}"] = safetensors_file({"a": good | {"dtype": kind}})
+    for field, values in {
+        "dtype": [None, 1, ["F32"], {}, True],
+        "shape": [None, 4, [-4, -4], [4.0, 4], [True, 16], ["4", 4], [[4], 4], [1 << 62, 4], [1 << 63], [1 << 200],
+                  [4, 5], [0, 4], [1] * 100, "44", {}],
+        "data_offsets": [None, 0, [], [0], [0, 64, 64], [64, 0], [-64, 0], [0, 65], [0, 1 << 62], [1, 65], [0.0, 64],
+                         [False, 64], ["0", "64"], [1 << 100, (1 << 100) + 64]],
+    }.items():  # fmt: skip
+        for value in values:
+            found[f"{field}: {str(value)[:40]}"] = safetensors_file({"a": good | {field: value}})
+        found[f"no {field}"] = safetensors_file({"a": {key: value for key, value in good.items() if key != field}})
+    for name, entry in {"a number": 1, "null": None, "a list": [good], "text": "F32"}.items():
+        found[f"tensor: {name}"] = safetensors_file({"a": entry})
+    found["overlap"] = safetensors_file({"a": good, "b": good})
+    found["partly overlap"] = safetensors_file({"a": good, "b": good | {"data_offsets": [32, 96]}}, bytes(96))
+    found["a gap"] = safetensors_file({"a": good | {"data_offsets": [8, 72]}}, bytes(72))
+    found["more data"] = safetensors_file({"a": good}, bytes(128))
+    found["no tensors"] = safetensors_file({}, b"")
+    once = json.dumps(good)
+    found["a name twice"] = safetensors_file(f'{{"a": {once}, "a": {once}}}'.encode())
+    found["a field twice"] = safetensors_file(f'{{"a": {once[:-1]}, "dtype": "F32"}}}}'.encode())
+    found["deep"] = safetensors_file(b'{"a":' * 100_000 + b"1" + b"}" * 100_000)
+    found["deep lists"] = safetensors_file(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    found["a list"] = safetensors_file(b"[" + b"1," * 1000 + b"1]")
+    found["no JSON"] = safetensors_file(b"{hello")
+    found["no UTF-8"] = safetensors_file(b'{"\xff": 1}')
+    found["a number of 10000 digits"] = safetensors_file(b'{"a": ' + b"9" * 10_000 + b"}")
+    found["infinite"] = safetensors_file(b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, NaN]}}')
+    found["a name with an escape"] = safetensors_file({"\x1b[31m\n": good})
+    found["a name of a million letters"] = safetensors_file({"x" * 1_000_000: good})
+    found["a header of 17 MB"] = safetensors_file(b'{"a":' + b" " * (17 << 20) + once.encode() + b"}")
+    return ((name, {"case.safetensors": content}) for name, content in found.items())
+
+
+def read_weights(folder: pathlib.Path) -> None:
+    """As conversion reads it."""
+    from cait.convert import read_torch_layout
+
+    read_torch_layout(folder / "case.safetensors")
+
+
 FAMILIES = {
+    "safetensors": Family(safetensors, read_weights),
     "checkpoints": Family(checkpoints, read_checkpoint),
     "archives": Family(archives, read_archive),
     "configs": Family(configs, read_config),

@@ -5,6 +5,7 @@ import http.server
 import json
 import re
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -189,7 +190,9 @@ def test_a_part_from_another_mirror_is_not_continued(server, fetch, tmp_path):
     assert server.requests[-1] == ("/other", None)
 
 
-@pytest.mark.parametrize("url", ["foo", "http://a b", "http://[::1", "http://127.0.0.1:xx/a", "ftp://127.0.0.1:9/a"])
+@pytest.mark.parametrize(
+    "url", ["foo", "https://a b", "https://[::1", "http://127.0.0.1:xx/a", "ftp://127.0.0.1:9/a", "file:///etc/passwd"]
+)
 def test_no_address_is_named(tmp_path, url):
     with pytest.raises(CaitError, match="cannot be reached"):
         download.fetch(url, tmp_path, "a")
@@ -226,12 +229,12 @@ def test_the_published_addresses(server, origin, path):
 
 def convert_from(server, tmp_path):
     script = str(ROOT / "CaiT" / "convert_weights.py")
-    words = ["--variant", "cait_xxs24_224", "--base-url", server.url, "--cache", tmp_path / "cache"]
+    words = ["--variant", "cait_xxs24_384", "--base-url", server.url, "--cache", tmp_path / "cache"]
     return run_python(script, *words, "--output", tmp_path / "a.pdparams")
 
 
 def test_the_command_downloads_and_converts(server, tmp_path):
-    model = create_model("cait_xxs24_224")
+    model = create_model("cait_xxs24_384")
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     server.content, server.break_after = save(transpose_linear(weights)), [20_000_000]
     result = convert_from(server, tmp_path)
@@ -280,5 +283,55 @@ def test_a_mirror_may_send_on(server, fetch, status):
 def test_the_command_refuses_a_download_of_another_model(server, tmp_path):
     result = convert_from(server, tmp_path)
     assert result.returncode == 1
-    assert re.fullmatch(r"error: .*cait_xxs24_224\.timm\.safetensors: weights of another model: .*\n", result.stderr)
+    assert re.fullmatch(r"error: .*cait_xxs24_384\.timm\.safetensors: weights of another model: .*\n", result.stderr)
     assert not (tmp_path / "a.pdparams").exists()
+
+
+@pytest.mark.parametrize("url", ["http://mirror.example/a", "http://127.0.0.1.example/a", "HTTP://10.0.0.1/a"])
+def test_plain_http_must_be_asked_for(tmp_path, url, monkeypatch):
+    with pytest.raises(CaitError, match="not encrypted, so anyone on the way may change the file; --allow-http"):
+        download.fetch(url, tmp_path, "a")
+    monkeypatch.setattr(download, "_continue", lambda *_: pytest.skip("asked"))
+    with pytest.raises(pytest.skip.Exception):
+        download.fetch(url, tmp_path, "a", allow_http=True)
+
+
+@pytest.mark.parametrize(
+    "start, end, allow_http, is_followed",
+    [
+        ("https://a/x", "https://b/x", False, True),
+        ("https://a/x", "http://b/x", True, False),
+        ("https://a/x", "http://127.0.0.1/x", False, False),
+        ("http://127.0.0.1/x", "http://b/x", False, False),
+        ("http://127.0.0.1/x", "http://b/x", True, True),
+        ("https://a/x", "ftp://b/x", True, False),
+        ("http://127.0.0.1/x", "file:///etc/passwd", True, False),
+    ],
+)
+def test_no_redirect_loses_encryption(start, end, allow_http, is_followed):
+    request, handler = urllib.request.Request(start), download._Redirects(allow_http)
+    if is_followed:
+        assert handler.redirect_request(request, None, 302, "", {}, end).full_url == end
+    else:
+        with pytest.raises(CaitError, match="not encrypted|cannot be reached"):
+            handler.redirect_request(request, None, 302, "", {}, end)
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_no_more_is_taken_than_a_checkpoint_has(server, fetch, tmp_path, monkeypatch, tells_length):
+    monkeypatch.setattr(download, "MAX_BYTES", 50_000)
+    monkeypatch.setattr(download, "CHUNK_BYTES", 10_000)
+    server.tells_length = tells_length
+    with pytest.raises(CaitError, match="more than 50000 bytes"):
+        fetch()
+    part = tmp_path / f"{NAME}.part"
+    assert not part.exists() or part.stat().st_size <= 50_000
+
+
+def test_a_file_whose_checksum_is_published_must_have_it(server, tmp_path, monkeypatch):
+    name = "cait_xxs24_224.timm.safetensors"
+    with pytest.raises(CaitError, match="another file than the published one, whose SHA-256 is 396b9224"):
+        download.fetch_variant("cait_xxs24_224", "timm", server.url, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.bad"}
+    monkeypatch.setitem(download.PUBLISHED, name, hashlib.sha256(CONTENT).hexdigest())
+    assert download.fetch_variant("cait_xxs24_224", "timm", server.url, tmp_path).read_bytes() == CONTENT

@@ -51,6 +51,7 @@ LAYERS = [
         "config_kinds",
         "figure",
         "checkpoint_record",
+        "safetensors_file",
         "state_dict",
         "yaml_file",
         "visualize",

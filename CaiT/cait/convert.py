@@ -12,6 +12,7 @@ import numpy as np
 
 from cait.errors import CaitError
 from cait.files import check_readable
+from cait.safetensors_file import read_safetensors
 from cait.state_dict import named_tensors
 from cait.torch_file import kind_of_file, read_torch_file
 
@@ -158,17 +159,5 @@ def read_torch_layout(path: str | os.PathLike) -> dict[str, np.ndarray]:
     kind = kind_of_file(path)
     if kind == "html":
         raise CaitError(f"{path}: an HTML page, not a checkpoint; the server sent a message in its place")
-    tensors = named_tensors(_read_safetensors(path), path) if kind == "safetensors" else read_torch_file(path)
+    tensors = named_tensors(read_safetensors(path), path) if kind == "safetensors" else read_torch_file(path)
     return check_floats(tensors, str(path))
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also for a type that numpy does not have
-        if "bfloat16" in str(error).lower() or "bf16" in str(error).lower():
-            raise CaitError(f"{path}: holds bfloat16; save the weights in float32") from error
-        raise CaitError(f"{path}: not a safetensors file, or damaged: {error}") from error

@@ -7,6 +7,7 @@ import pathlib
 import re
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from cait.torch_file import kind_of_file
 CHUNK_BYTES = 1 << 20
 TRIES = 5
 TIMEOUT_SECONDS = 30
+MAX_BYTES = 4 << 30  # the largest published checkpoint has 1.4 GB
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 class Source(NamedTuple):
@@ -46,11 +49,20 @@ SOURCES = {
 }
 
 
+# SHA-256 of published files, by their name in the cache, where a public page states it: that of the first is
+# https://huggingface.co/timm/cait_xxs24_224.fb_dist_in1k/blob/main/model.safetensors (commit 996bf14).
+PUBLISHED = {
+    "cait_xxs24_224.timm.safetensors": "396b92244e28808d4bd719d7e7a9d7ca13ac903686ed4d218504a40a4d70080c",
+}
+
+
 class DownloadError(CaitError):
     """The server, or the way to it, did not give the file."""
 
 
-def fetch_variant(variant: str, origin: str, base_url: str | None, cache: pathlib.Path) -> pathlib.Path:
+def fetch_variant(
+    variant: str, origin: str, base_url: str | None, cache: pathlib.Path, allow_http: bool = False
+) -> pathlib.Path:
     """The published checkpoint of a variant, downloaded unless it is in the cache; prints where it comes from.
 
     Args:
@@ -58,6 +70,7 @@ def fetch_variant(variant: str, origin: str, base_url: str | None, cache: pathli
         origin: one of SOURCES.
         base_url: of a mirror; None: the publisher's.
         cache: folder of downloads.
+        allow_http: as for `fetch`.
 
     Raises:
         CaitError: as `fetch`; where the network is to blame, the message names the other sources.
@@ -65,22 +78,33 @@ def fetch_variant(variant: str, origin: str, base_url: str | None, cache: pathli
     source = SOURCES[origin]
     url = source.url(variant, base_url)
     try:
-        path = fetch(url, cache, f"{variant}.{origin}{source.suffix}")
+        name = f"{variant}.{origin}{source.suffix}"
+        path = fetch(url, cache, name, allow_http, PUBLISHED.get(name))
     except DownloadError as error:
         raise DownloadError(f"{error}{after_failed_download(variant, url)}") from error
     print(one_line(f"from {url}: {path}"))
     return path
 
 
-def fetch(url: str, cache: pathlib.Path, name: str) -> pathlib.Path:
+def fetch(
+    url: str, cache: pathlib.Path, name: str, allow_http: bool = False, published: str | None = None
+) -> pathlib.Path:
     """The checkpoint `cache/name`, downloaded from `url` unless it is there.
 
     A download that breaks off is resumed, at once up to TRIES times and by the next call, from `name.part`. What came
     is checked to be a whole `.safetensors` or `.pth` file; its SHA-256 is recorded in `name.sha256` and verified on
     every later use. A file that fails either is kept aside as `name.bad`.
 
+    Args:
+        url: of the file. From an https address no redirect leads to one without encryption.
+        cache: folder of downloads.
+        name: of the file in it.
+        allow_http: take a plain http address of another machine than this one.
+        published: its SHA-256, where the publisher states it.
+
     Raises:
-        CaitError: the server or the network refuses, the download keeps breaking off, or a check fails.
+        CaitError: the address is not https, the file has more than MAX_BYTES, the server or the network refuses, the
+            download keeps breaking off, or a check fails.
     """
     target = writable_folder(cache) / name
     record = cache / f"{name}.sha256"
@@ -94,19 +118,23 @@ def fetch(url: str, cache: pathlib.Path, name: str) -> pathlib.Path:
             return target
         record.unlink()
         _set_aside(target, cache / f"{name}.bad", f"{target}: its checksum is not the recorded one")
+    _check_address(url, allow_http)
     part = cache / f"{name}.part"
     for attempt in range(TRIES):
         before = part.stat().st_size if part.is_file() else 0
-        is_whole = _continue(url, part)
+        is_whole = _continue(url, part, allow_http)
         if is_whole or (attempt and part.stat().st_size <= before):
             break
     if not is_whole:
         raise DownloadError(f"{url}: broke off after {part.stat().st_size} bytes; the same command goes on from there")
     part.with_suffix(".part.json").unlink(missing_ok=True)
+    digest = sha256_of(part)
     problem = _problem(part)
+    if not problem and published not in (None, digest):
+        problem = f"another file than the published one, whose SHA-256 is {published} (docs/model_zoo.md)"
     if problem:
         _set_aside(part, cache / f"{name}.bad", f"{url}: gave {problem}", DownloadError)
-    write_text(record, f"{sha256_of(part)}  {name}\n")
+    write_text(record, f"{digest}  {name}\n")
     os.replace(part, target)
     return target
 
@@ -132,13 +160,31 @@ def _problem(path: pathlib.Path) -> str:
     return "" if zipfile.is_zipfile(path) else "neither a .pth nor a .safetensors file, or not all of it"
 
 
+def _check_address(url: str, allow_http: bool) -> None:
+    """Raises DownloadError for an address that is not to be asked: what comes without encryption anyone may change."""
+    try:
+        address = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise DownloadError(f"{url}: cannot be reached ({error})") from error
+    if address.scheme == "http" and not allow_http and address.hostname not in THIS_MACHINE:
+        raise DownloadError(f"{url}: not encrypted, so anyone on the way may change the file; --allow-http takes it")
+    if address.scheme not in ("http", "https"):
+        raise DownloadError(f"{url}: cannot be reached (only https and http addresses are)")
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows status 308 too, as Python itself does from 3.11 on: mirrors send it."""
+    """Follows redirects that lose no encryption; status 308 too, as Python itself does from 3.11: mirrors send it."""
+
+    def __init__(self, allow_http: bool):
+        self.allow_http = allow_http
 
     http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
 
-    def redirect_request(self, request, response, code, *more):
-        return super().redirect_request(request, response, 307 if code == 308 else code, *more)
+    def redirect_request(self, request, response, code, message, headers, newurl):
+        if request.type == "https" and not newurl.startswith("https:"):
+            raise DownloadError(f"{request.full_url}: leads to {newurl}, which is not encrypted")
+        _check_address(newurl, self.allow_http)
+        return super().redirect_request(request, response, 307 if code == 308 else code, message, headers, newurl)
 
 
 def _read_state(state: pathlib.Path, url: str) -> str | None:
@@ -150,7 +196,7 @@ def _read_state(state: pathlib.Path, url: str) -> str | None:
     return saved.get("validator") if saved.get("url") == url else None
 
 
-def _continue(url: str, part: pathlib.Path) -> bool:
+def _continue(url: str, part: pathlib.Path, allow_http: bool) -> bool:
     """Downloads what `part` lacks; says whether it is whole then."""
     state = part.with_suffix(".part.json")
     start = part.stat().st_size if part.is_file() else 0
@@ -160,7 +206,7 @@ def _continue(url: str, part: pathlib.Path) -> bool:
     if validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     try:
-        opener = urllib.request.build_opener(_Redirects)
+        opener = urllib.request.build_opener(_Redirects(allow_http))
         with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
             start = _start_of(response, start)
             validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
@@ -189,6 +235,8 @@ def _start_of(response, asked: int) -> int:
 
 
 def _receive(response, part: pathlib.Path, start: int, total: int | None) -> bool:
+    if max(start, total or 0) > MAX_BYTES:
+        raise DownloadError(f"{part.stem}: of more than {MAX_BYTES} bytes, which no published checkpoint has")
     received = start
     bar = tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, disable=None)
     beside = part.with_name(f".{part.name}.tmp")
@@ -204,6 +252,8 @@ def _receive(response, part: pathlib.Path, start: int, total: int | None) -> boo
                 return False
             if not chunk:
                 return total is None or received >= total
+            if received + len(chunk) > MAX_BYTES:
+                raise DownloadError(f"{part.stem}: the server sends more than {MAX_BYTES} bytes; remove {part}")
             file.write(chunk)
             received += len(chunk)
             bar.update(len(chunk))
