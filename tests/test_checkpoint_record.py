@@ -47,7 +47,9 @@ def damages(content):
             hole = content[:place] + bytes(min(length, size - place)) + content[place + length :]
             if hole != content:
                 yield hole
-    yield from (content[:-length] for length in (1, 8, 40, 48, 512, 4096))
+    # One that happens to end as a pickle does has no record, and it is for `paddle.load` to miss its end.
+    cuts = (content[:-length] for length in (1, 8, 40, 48, 512, 4096))
+    yield from (cut for cut in cuts if not cut.endswith(b"."))
     yield content + b"\0"
 
 
