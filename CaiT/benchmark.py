@@ -10,6 +10,8 @@ Prints a table, and leaves it as JSON and as a chart in `output/benchmark` (`--o
 whether a goal was reached stands in the table.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import argparse
 import importlib
 import pathlib

@@ -9,6 +9,8 @@
 with the model it was made from. Exit code 1 if anything differs.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import argparse
 import pathlib
 

@@ -5,6 +5,8 @@ python CaiT/convert_weights.py XXS24_224.pth --verify                # a local .
 python CaiT/convert_weights.py output/best_model.pdparams --to safetensors     # for timm
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import argparse
 import pathlib
 

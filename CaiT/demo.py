@@ -5,6 +5,8 @@
 Leaves `output/demo/report.json` and `output/demo/learning_curves.png`; the run itself lies in a folder beside them.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import json
 import pathlib
 import subprocess

@@ -7,6 +7,8 @@
 The bundle that is in the folder stays until the new one is proven. That of another model is replaced with --force only.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import pathlib
 
 from cait.arguments import ArgumentParser, path

@@ -6,6 +6,8 @@
 `--img-path` is a file, a folder, a pattern in quotes, or a .txt list. Exit code 1 if an image could not be read.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import argparse
 import pathlib
 import sys

@@ -13,6 +13,8 @@ The same in processes that the launcher starts, on one machine or several (docs/
 `-o KEY=VALUE` sets any other key of the config; docs/config.md lists them.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import sys
 
 from cait.command import run_command

@@ -6,6 +6,8 @@ python CaiT/prepare_data.py lite                        # a small data set of Im
 python CaiT/prepare_data.py check --data-path=photos --dataset=folder   # decodes every image; exit code 1: a bad one
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import pathlib
 
 from cait.arguments import ArgumentParser, from_zero, path, positive

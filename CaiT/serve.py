@@ -6,6 +6,8 @@
 Ctrl-C or SIGTERM ends it once the requests that it has taken in are answered. docs/serve.md tells how to ask it.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import argparse
 import os
 import pathlib

@@ -8,6 +8,8 @@
 Models stand side by side, a folder gets contact sheets, all as PNG. Exit code 1 if an image could not be read.
 """
 
+import interruptible  # noqa: F401  # isort: skip
+
 import argparse
 import pathlib
 

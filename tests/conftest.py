@@ -11,6 +11,7 @@ import pytest
 from isolation import isolate, opened
 
 ROOT = isolate()  # first of all: PaddlePaddle reads the environment when it is imported
+SCRIPTS = sorted({*ROOT.glob("CaiT/*.py"), *ROOT.glob("test_tipc/*.py")} - {ROOT / "CaiT" / "interruptible.py"})
 GOLDEN = ROOT / "tests" / "golden"
 
 CLASS_NAMES = [f"class {index}" for index in range(10)]

@@ -14,10 +14,9 @@ from cait.config_kinds import TEXT
 from cait.deploy.classify import find_images
 from cait.errors import UsageError
 from cait.files import user_cache, user_path
-from conftest import ROOT
+from conftest import ROOT, SCRIPTS
 from harness import cli as harness_cli
 
-SCRIPTS = sorted([*ROOT.glob("CaiT/*.py"), *ROOT.glob("test_tipc/*.py")])
 # Flags and keys whose value is a word and no path. Whatever is not here has a kind of its own.
 WORDS = {
     "--base-url", "--host", "--models", "--variant", "--variants", "-o", "mode", "benchmark", "--model-name",
@@ -85,10 +84,10 @@ def test_every_option_that_may_be_a_path_expands_the_home_directory(script, monk
 @pytest.mark.any_paddle
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_no_flag_may_stand_twice_with_different_values(script, monkeypatch):
-    """But for those that set keys of the config, where the last one wins."""
+    """But for those that set keys of the config, where the last one wins, and those that keep all their values."""
     parser = parser_of(script, monkeypatch)
     for action in options(parser) if parser else ():
-        if not action.option_strings or action.nargs == 0 or isinstance(action, cli.KeyFlag):
+        if not action.option_strings or action.nargs == 0 or isinstance(action, (cli.KeyFlag, argparse._AppendAction)):
             continue
         namespace = argparse.Namespace()
         for value in ("a", "a"):

@@ -132,6 +132,18 @@ def test_files_found_in_the_wild_are_unreadable_images(readers, tmp_path, name):
     assert_named(readers, str(path))
 
 
+@pytest.mark.timeout(60)
+def test_what_is_no_regular_file_is_never_waited_for(readers, tmp_path):
+    folder = tmp_path / "train" / "one"
+    folder.mkdir(parents=True)
+    for name in ("pipe.jpg", "pipe"):
+        os.mkfifo(folder / name)
+    readers = {name: read for name, read in readers.items() if name != "service"}  # which gets bytes
+    readers["fast reader"] = lambda path: training(path, FastTrainTransform)
+    assert_named(readers, str(folder / "pipe.jpg"), "the image cannot be read (it is not a regular file)")
+    assert not identified(str(folder / "pipe"))
+
+
 def test_pillow_prints_no_warnings_that_name_no_file():
     path = str(CASES / "tiff_type_error.jpg")
     with warnings.catch_warnings(record=True) as caught:

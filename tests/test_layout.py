@@ -172,7 +172,7 @@ def test_inference_never_needs_the_model():
 
 def test_scripts_are_short():
     for path in (*ROOT.glob("CaiT/*.py"), *ROOT.glob("test_tipc/*.py")):
-        assert len(path.read_text().splitlines()) < 80, path.name
+        assert len(path.read_text().splitlines()) < 85, path.name
 
 
 def test_modules_are_not_long():

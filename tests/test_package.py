@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT, run_python
+from conftest import ROOT, SCRIPTS, run_python
 from isolation import copy_project
 
 
@@ -68,9 +68,6 @@ def test_help_and_dir_show_what_is_imported_on_first_use():
     assert result.returncode == 0 and result.stdout.startswith("[]\n"), result.stderr
     for words in ("create_model(name: str", "list_models() ->", "class CaiT(", "A published variant, with random"):
         assert words in result.stdout, words
-
-
-SCRIPTS = sorted(path for folder in ("CaiT", "test_tipc") for path in (ROOT / folder).glob("*.py"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from cait import processes
 from cait.stops import STOPS
-from conftest import ROOT
+from conftest import ROOT, SCRIPTS
 
 START = """
 import os, sys, signal, time, pathlib
@@ -162,8 +162,32 @@ def test_a_process_that_works_for_its_parent_ends_with_it_alone(tmp_path):
 
 @pytest.mark.any_paddle
 def test_every_script_runs_as_a_command():
-    for script in (*ROOT.glob("CaiT/*.py"), *ROOT.glob("test_tipc/*.py")):
+    for script in SCRIPTS:
         assert script.read_text().split('if __name__ == "__main__":\n    ')[1].startswith("run_command(main"), script
+
+
+EARLY = """
+import importlib.abc, os, signal, sys
+
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "cait":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.any_paddle
+def test_ctrl_c_in_the_first_moment_of_a_script_shows_no_traceback(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(EARLY)
+    options = {"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": str(tmp_path)}, "capture_output": True, "text": True}
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for script in (path for path in SCRIPTS if path.parent.name == "CaiT"):
+        assert script.read_text().split('"""\n\n')[1].startswith("import interruptible"), script
+    for name in ("infer.py", "main_single_gpu.py"):
+        result = subprocess.run([sys.executable, f"CaiT/{name}", "-h"], **options)
+        assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.any_paddle

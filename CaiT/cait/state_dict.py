@@ -12,7 +12,7 @@ import numpy as np
 from cait.errors import CaitError
 
 # Keys under which the weights lie beside an optimizer's state and the like (DeiT, timm, PaddleViT, Lightning).
-WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "params", "net", "network", "module")
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "params", "net", "network", "module", "model_ema")
 # Left by training on several devices (PyTorch's and Paddle's DataParallel) and by compiling.
 PREFIXES = ("module.", "_layers.", "_orig_mod.")
 LONGEST_NAME = 200

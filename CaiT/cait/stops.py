@@ -54,7 +54,7 @@ def install() -> None:
     if threading.current_thread() is not threading.main_thread():
         return  # where Python takes no handlers
     numbers = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in the background
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background
         numbers.append(signal.SIGINT)
     _State.before = {number: signal.signal(number, _on_signal) for number in numbers}
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):

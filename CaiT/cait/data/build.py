@@ -76,6 +76,8 @@ def _test_source(config, root: pathlib.Path, note: Callable[[str], None]) -> ds.
     if dataset in cifar.ARCHIVES:
         return cifar.read_cifar(cifar.cifar_archive(root, dataset), dataset, "test")
     if dataset == "folder":
+        if not (root / "test").is_dir():
+            raise CaitError(f"{root / 'test'}: no such folder; put the images there, or name one by PREDICT.IMAGE=FILE")
         names = image_files(root / "test", note)
         return ds.FileSource(names, [ds.NO_LABEL] * len(names))
     path = root / "test_list.txt"

@@ -10,7 +10,7 @@ import paddle
 from PIL import Image
 
 from cait.data.augment import RandomErasing
-from cait.data.decoding import IMAGE_MODES, UnreadableImage, in_mode, open_image, reading
+from cait.data.decoding import IMAGE_MODES, UnreadableImage, check_regular, in_mode, open_image, reading
 from cait.data.fast import FastTrainTransform
 from cait.data.image_files import Listing, class_entries, holds_image, images_of, list_images, to_stderr
 from cait.data.list_files import read_labelled, read_paths
@@ -45,6 +45,7 @@ class FileSource:
         return open_image(self.names[index])
 
     def encoded(self, index: int) -> bytes:
+        check_regular(self.names[index])
         return pathlib.Path(self.names[index]).read_bytes()
 
 

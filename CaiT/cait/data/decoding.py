@@ -10,6 +10,7 @@ import ctypes
 import functools
 import importlib
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -94,12 +95,21 @@ def has_image_suffix(name: str) -> bool:
 
 def open_image(file: str | BinaryIO) -> Image.Image:
     """The image in a file; its pixels are decoded when they are first asked for. To be called within `reading`."""
+    if isinstance(file, str):
+        check_regular(file)
     return Image.open(file, formats=formats())
+
+
+def check_regular(path: str | os.PathLike) -> None:
+    """Raises ValueError for a pipe, a socket or a device: opening it may wait for ever, and no signal ends that."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is not a regular file")
 
 
 def identified(path: str) -> bool:
     """Whether the content of a file is that of an image, whatever its name says; False where it cannot be read."""
     try:
+        check_regular(path)
         with Image.open(path, formats=[name for name in formats() if name != _NO_SIGNATURE]):
             return True
     except Exception:  # Pillow raises almost anything on a file that is no image

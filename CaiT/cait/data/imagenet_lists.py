@@ -149,8 +149,10 @@ def _kaggle_labels(path: pathlib.Path, class_index: dict[str, int]) -> dict[str,
     labels = {}
     for number, row in enumerate(csv.DictReader(read_lines(path)), 2):
         image, prediction = row.get("ImageId"), (row.get("PredictionString") or "").split()
-        if not image or not prediction or prediction[0] not in class_index:
+        if not image or not prediction:
             raise CaitError(f"{path}: line {number} must be `image,WordNet-id ...` under `ImageId,PredictionString`")
+        if prediction[0] not in class_index:
+            raise CaitError(f"{path}: line {number} has {prediction[0]!r}, which is no WordNet id of ImageNet-1k")
         labels[image] = class_index[prediction[0]]
     return labels
 

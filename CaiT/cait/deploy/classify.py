@@ -69,7 +69,10 @@ def _matching(pattern: str, note: Callable[[str], None]) -> list[str]:
         if not os.path.isdir(path) and not any(map(is_hidden, pathlib.Path(path).relative_to(base).parts)):
             listing.add(path)
     if not listing.images and not listing.left_out:
-        raise CaitError(f"{pattern}: no such image, folder, list or pattern")
+        raise CaitError(
+            f"{pattern}: no such image, folder, list or pattern; name one of your own, or make images to try with by "
+            "`python CaiT/prepare_data.py digits` (dataset/digits/val)"
+        )
     return images_of(listing.sorted(), pattern, note)
 
 

@@ -7,6 +7,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import paddle
 from paddle import inference
 
 from cait.deploy.bundle import PARAMETERS, Description, read_description, verify
@@ -73,7 +74,11 @@ class Predictor:
                 self._predictor = inference.create_predictor(self.paddle_config)
         except Exception as error:  # Paddle raises almost anything on a program it cannot load
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            raise CaitError(f"{folder}: Paddle Inference cannot load the bundle ({reason[0]})") from error
+            versions = self.description.versions.get("paddle"), paddle.__version__
+            raise CaitError(
+                f"{folder}: Paddle Inference cannot load the bundle ({reason[0]}); it was made with PaddlePaddle "
+                "{} and this is {}: use the same one, or export the model again".format(*versions)
+            ) from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
         self._outputs = dict(zip(self.description.outputs, handles))
