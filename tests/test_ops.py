@@ -244,6 +244,62 @@ def test_sizes_that_do_not_fit_are_an_error(operators, heads, dim):
         operators.cait_blocks(paddle.zeros([16, 40]), vectors, panels, 4, 40)
 
 
+LARGE = 2**31 - 1
+HEADS = (0, -1, 1, 3, 5, 8, 40, 64, 65, LARGE, -LARGE - 1)
+HIDDEN = (0, -1, -92, 16, 48, 112, 1 << 18, 1 << 28, LARGE - 15, LARGE, -LARGE - 1)
+WRONG_ATTRIBUTES = {
+    "cait_patches": [[size] for size in (0, -1, 1, 7, 9, 1 << 16, LARGE, -LARGE - 1)],
+    "cait_blocks": [*((heads, 92) for heads in (2, *HEADS)), *((4, hidden) for hidden in HIDDEN)],
+    # Two heads of 20 take as much memory here as four of 10.
+    "cait_class_blocks": [*((heads, 80) for heads in HEADS), *((4, hidden) for hidden in HIDDEN)],
+}
+
+
+def wrong_tensors(tensor, others):
+    """Of a valid input: with a side that is too short or too long or missing, and of other types."""
+    shape = tensor.shape
+    for axis, side in enumerate(shape):
+        yield paddle.zeros([*shape[:axis], side + 16, *shape[axis + 1 :]], tensor.dtype)
+        for cut in {0, 1, side // 2, side - 1} - {side}:
+            yield paddle.zeros([*shape[:axis], cut, *shape[axis + 1 :]], tensor.dtype)
+    yield paddle.zeros([1, *shape], tensor.dtype)
+    yield paddle.zeros([int(np.prod(shape)), 1] if len(shape) == 1 else [int(np.prod(shape))], tensor.dtype)
+    for kind in ("float64", "float16", "int32", "uint8", "bool", *others):
+        yield paddle.zeros(shape, kind)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_inputs_and_attributes_that_do_not_fit_each_other_are_an_error(operators, precision):
+    fused = FusedCaiT(random_model(30, 5, 40, 4, 2.3), precision)
+    x = paddle.zeros([2, 36, 40])
+    calls = {
+        "cait_patches": ([paddle.zeros([2, 3, 30, 30]), fused.positions, fused.patch_panels], [5]),
+        "cait_blocks": ([x, fused.vectors, fused.panels], [4, 92]),
+        "cait_class_blocks": ([x, fused.class_token, fused.class_vectors, fused.class_panels], [4, 80]),
+    }
+    # These fit as well: other numbers of images and patches, and what `padded` makes the same.
+    fitting = {"cait_patches": {(0, (18, 3, 30, 30)), (0, (1, 3, 30, 30)), (1, (36, 39))}}
+    fitting["cait_blocks"] = {(0, shape) for shape in ((18, 36, 40), (1, 36, 40), (2, 52, 40), (2, 1, 40))}
+    fitting["cait_blocks"] |= {(0, (2, tokens, 40)) for tokens in (18, 35)}
+    fitting["cait_class_blocks"] = fitting["cait_blocks"]
+    tried = 0
+    for name, (tensors, attributes) in calls.items():
+        operator = getattr(operators, name)
+        operator(*tensors, *attributes)
+        cases = [[*tensors, *changed] for changed in WRONG_ATTRIBUTES[name]]
+        for place, tensor in enumerate(tensors):
+            others = [] if tensor is tensors[-1] else ["int16"]
+            for wrong in wrong_tensors(tensor, others):
+                if wrong.dtype != tensor.dtype or (place, tuple(wrong.shape)) not in fitting[name]:
+                    cases.append([*tensors[:place], wrong, *tensors[place + 1 :], *attributes])
+        for case in cases:
+            with pytest.raises(Exception, match="do not fit"):  # Paddle chooses its class
+                operator(*case)
+                print(name, [word.shape if isinstance(word, paddle.Tensor) else word for word in case])
+        tried += len(cases)
+    assert tried > 150
+
+
 def test_a_library_that_cannot_be_loaded_says_why(tmp_path, monkeypatch):
     (tmp_path / library.LIBRARY).write_text("no library")
     monkeypatch.setattr(library, "_built", lambda: tmp_path)

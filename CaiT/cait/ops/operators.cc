@@ -2,72 +2,27 @@
 // cait_class_blocks. They choose the instruction set when they run, and keep nothing between calls: several predictors
 // and threads may use them at once. `pack.py` makes their weights.
 #include <omp.h>
-#ifdef __x86_64__
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "blocks.h"
+#include "instruction_sets.h"
 #include "paddle/extension.h"
 
 namespace {
 
+using cait::InstructionSet;
 using cait::Kernels;
 using paddle::DataType;
 using paddle::Tensor;
 
-struct InstructionSet {
-  const char* name;
-  bool there;  // in this processor
-  const Kernels *with_float, *with_bf16;
-};
-
-#ifdef __x86_64__
-// Whether there are products of bfloat16 pairs in vectors, which older compilers cannot ask for by name.
-bool has_avx512_bf16() {
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
-}
-
-// Whether there is a matrix unit for bfloat16, and Linux lets this process use it, which must ask for it.
-bool may_use_amx() {
-  constexpr unsigned kTilesAndBf16 = 1u << 24 | 1u << 22;
-  constexpr int kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kTilesAndBf16) == kTilesAndBf16 &&
-         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-}
-#endif
-
-// Best first.
-std::vector<InstructionSet> find_instruction_sets() {
-#ifdef __x86_64__
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  const bool avx512_bf16 = avx512 && cait::avx512_bf16_dot && has_avx512_bf16();
-  const bool amx = avx512_bf16 && cait::amx_bf16 && may_use_amx();
-#else
-  const bool avx2 = false, avx512 = false, avx512_bf16 = false, amx = false;
-#endif
-  return {
-      {"amx", amx, cait::amx_float, cait::amx_bf16},
-      {"avx512_bf16", avx512_bf16, cait::avx512_float, cait::avx512_bf16_dot},
-      {"avx512", avx512, cait::avx512_float, cait::avx512_bf16},
-      {"avx2", avx2, cait::avx2_float, cait::avx2_bf16},
-      {"portable", true, cait::portable_float, cait::portable_bf16},
-  };
-}
-
 // The best there is, or what CAIT_INSTRUCTIONS names, for comparison; null where this processor has no such thing.
 const InstructionSet* instruction_set() {
   const char* wanted = std::getenv("CAIT_INSTRUCTIONS");
-  static const std::vector<InstructionSet> sets = find_instruction_sets();
+  static const std::vector<InstructionSet> sets = cait::find_instruction_sets();
   for (const InstructionSet& set : sets) {
     if (set.there && (!wanted || !*wanted || std::string(wanted) == set.name)) return &set;
   }
@@ -80,11 +35,47 @@ const Kernels& kernels_for(const Tensor& panels) {
   return panels.dtype() == DataType::FLOAT32 ? *set->with_float : *set->with_bf16;
 }
 
+// A program comes from a file, which may hold anything: nothing is indexed by a size that was not compared before.
 void check(bool fits, const char* what) {
   if (!fits) PD_THROW("the weights of the fused program do not fit: ", what);
 }
 
-void check_size(const Tensor& tensor, int64_t elements, const char* what) { check(tensor.numel() == elements, what); }
+// Of a side of a tensor and of an attribute: far beyond every model, and no product of them overflows in the kernels.
+constexpr int64_t kMostOfASide = 1 << 18, kMostImages = 1 << 24, kMostOfAPatch = 1 << 26;
+
+bool is_side(int64_t size) { return 0 < size && size <= kMostOfASide; }
+
+// Whether the elements follow each other; PaddlePaddle 2.6 has no such question.
+template <class T>
+auto in_one_piece(const T& tensor, int) -> decltype(tensor.is_contiguous()) {
+  return tensor.is_contiguous();
+}
+template <class T>
+bool in_one_piece(const T&, long) {
+  return true;
+}
+
+// That a tensor of so many dimensions lies in one piece where the kernels read it; its shape.
+std::vector<int64_t> check_tensor(const Tensor& tensor, bool type_fits, std::size_t dimensions, const char* what) {
+  const std::vector<int64_t> shape = tensor.shape();
+  check(type_fits && shape.size() == dimensions && tensor.numel() > 0, what);
+  check(tensor.initialized() && tensor.is_cpu() && in_one_piece(tensor, 0), what);
+  return shape;
+}
+
+std::vector<int64_t> check_floats(const Tensor& tensor, std::size_t dimensions, const char* what) {
+  return check_tensor(tensor, tensor.dtype() == DataType::FLOAT32, dimensions, what);
+}
+
+// The same of panels, of floats or of bfloat16 bit patterns.
+std::vector<int64_t> check_panels(const Tensor& tensor, std::size_t dimensions, const char* what) {
+  const bool type_fits = tensor.dtype() == DataType::FLOAT32 || tensor.dtype() == DataType::INT16;
+  return check_tensor(tensor, type_fits, dimensions, what);
+}
+
+void check_elements(const Tensor& tensor, std::size_t elements, const char* what) {
+  check(static_cast<std::size_t>(tensor.numel()) == elements, what);
+}
 
 // Runs `work` in as many threads as Paddle uses, with scratch memory from Paddle's allocator.
 template <class Call>
@@ -105,11 +96,13 @@ void in_threads(const Call& call, std::size_t (*bytes)(const Call&, int), void (
 }
 
 std::vector<Tensor> run_patches(const Tensor& images, const Tensor& positions, const Tensor& panels, int patch_size) {
-  const auto in = images.shape(), out = positions.shape();
-  check(in.size() == 4 && out.size() == 2 && patch_size > 0, "images and positions");
-  const int64_t depth = cait::padded(in[1] * patch_size * patch_size);
-  check(images.dtype() == DataType::FLOAT32 && out[0] == in[2] / patch_size * (in[3] / patch_size), "positions");
-  check_size(panels, depth * cait::padded(out[1]), "patch embedding");
+  const auto in = check_floats(images, 4, "images"), out = check_floats(positions, 2, "positions");
+  check(in[0] <= kMostImages && is_side(in[1]) && is_side(in[2]) && is_side(in[3]), "images");
+  check(is_side(patch_size) && in[1] * patch_size * patch_size <= kMostOfAPatch, "size of the patches");
+  check(is_side(out[0]) && is_side(out[1]) && out[0] == in[2] / patch_size * (in[3] / patch_size), "positions");
+  check_panels(panels, 1, "patch embedding");
+  const std::size_t depth = cait::padded(static_cast<int>(in[1]) * patch_size * patch_size);
+  check_elements(panels, depth * cait::padded(static_cast<int>(out[1])), "patch embedding");
   Tensor result = paddle::empty({in[0], out[0], out[1]}, DataType::FLOAT32, paddle::CPUPlace());
   const cait::PatchCall call{static_cast<int>(in[0]), static_cast<int>(in[1]), static_cast<int>(in[2]),
                              static_cast<int>(in[3]), patch_size, static_cast<int>(out[1]), images.data<float>(),
@@ -120,18 +113,27 @@ std::vector<Tensor> run_patches(const Tensor& images, const Tensor& positions, c
 }
 
 cait::Shape shape_of(const Tensor& x, const Tensor& panels, int num_heads, int hidden_dim) {
-  const auto size = x.shape();
-  check(x.dtype() == DataType::FLOAT32 && size.size() == 3 && panels.shape().size() == 2, "patches");
+  const auto size = check_floats(x, 3, "patches"), there = check_panels(panels, 2, "matrices of the blocks");
+  check(size[0] <= kMostImages && is_side(size[1]) && is_side(size[2]), "patches");
   check(0 < num_heads && num_heads <= cait::kMostHeads && size[2] % num_heads == 0, "number of heads");
-  return {static_cast<int>(size[1]), static_cast<int>(size[2]), num_heads, static_cast<int>(size[2]) / num_heads,
-          hidden_dim, static_cast<int>(panels.shape()[0])};
+  check(is_side(hidden_dim), "hidden layer");
+  check(is_side(there[0]), "number of blocks");
+  const cait::Shape shape{static_cast<int>(size[1]), static_cast<int>(size[2]),    num_heads,
+                          static_cast<int>(size[2]) / num_heads, hidden_dim, static_cast<int>(there[0])};
+  check_elements(panels, shape.depth * shape.panel_elements(), "matrices of the blocks");
+  return shape;
+}
+
+// That there is a row of so many floats for each block.
+void check_vectors(const Tensor& vectors, const cait::Shape& shape, std::size_t elements) {
+  check(check_floats(vectors, 2, "vectors of the blocks")[0] == shape.depth, "vectors of the blocks");
+  check_elements(vectors, shape.depth * elements, "vectors of the blocks");
 }
 
 std::vector<Tensor> run_blocks(const Tensor& x, const Tensor& vectors, const Tensor& panels, int num_heads,
                                int hidden_dim) {
   const cait::Shape shape = shape_of(x, panels, num_heads, hidden_dim);
-  check_size(vectors, shape.depth * shape.vector_elements(), "vectors of the blocks");
-  check_size(panels, shape.depth * shape.panel_elements(), "matrices of the blocks");
+  check_vectors(vectors, shape, shape.vector_elements());
   Tensor result = paddle::empty(x.shape(), DataType::FLOAT32, paddle::CPUPlace());
   const cait::BlockCall call{shape,          static_cast<int>(x.shape()[0]), x.data<float>(), vectors.data<float>(),
                              panels.data(), result.data<float>()};
@@ -143,10 +145,11 @@ std::vector<Tensor> run_blocks(const Tensor& x, const Tensor& vectors, const Ten
 std::vector<Tensor> run_class_blocks(const Tensor& patches, const Tensor& token, const Tensor& vectors,
                                      const Tensor& panels, int num_heads, int hidden_dim) {
   const cait::Shape shape = shape_of(patches, panels, num_heads, hidden_dim);
-  check_size(token, shape.dim, "class token");
-  check_size(vectors, shape.depth * shape.class_vector_elements(), "vectors of the class-attention blocks");
-  check_size(panels, shape.depth * shape.panel_elements(), "matrices of the class-attention blocks");
+  check_floats(token, 1, "class token");
+  check_elements(token, shape.dim, "class token");
+  check_vectors(vectors, shape, shape.class_vector_elements());
   const int64_t images = patches.shape()[0];
+  check(images * shape.heads * shape.width() <= std::numeric_limits<int>::max(), "number of images");
   Tensor result = paddle::empty({images, shape.dim}, DataType::FLOAT32, paddle::CPUPlace());
   Tensor attention =
       paddle::empty({images, shape.depth, num_heads, 1 + shape.tokens}, DataType::FLOAT32, paddle::CPUPlace());
@@ -160,11 +163,13 @@ std::vector<Tensor> run_class_blocks(const Tensor& patches, const Tensor& token,
 typedef std::vector<int64_t> Size;
 
 std::vector<Size> patches_shape(const Size& images, const Size& positions, const Size&, int) {
+  check(images.size() == 4 && positions.size() == 2, "images and positions");
   return {{images[0], positions[0], positions[1]}};
 }
 std::vector<Size> blocks_shape(const Size& x, const Size&, const Size&, int, int) { return {x}; }
 std::vector<Size> class_blocks_shape(const Size& patches, const Size&, const Size&, const Size& panels, int num_heads,
                                      int) {
+  check(patches.size() == 3 && panels.size() == 2, "patches and matrices of the blocks");
   return {{patches[0], patches[2]}, {patches[0], panels[0], num_heads, 1 + patches[1]}};
 }
 

@@ -7,7 +7,7 @@ struct Pieces {
 
   template <class P>
   P* take(std::size_t count) {
-    P* piece = reinterpret_cast<P*>(at + used);
+    P* piece = reinterpret_cast<P*>(reinterpret_cast<std::uintptr_t>(at) + used);
     used += (count * sizeof(P) + 63) / 64 * 64;
     return piece;
   }
