@@ -41,6 +41,7 @@ def main() -> None:
     weights = find_weights(config.MODEL.PRETRAINED)
     from cait.checkpoint import load_weights  # after the flags are checked
     from cait.class_names import shown_classes
+    from cait.deploy.bundle import digest_of_bundle
     from cait.deploy.export import build_description, export
     from cait.lines import one_line
     from cait.zoo import build_model
@@ -55,6 +56,7 @@ def main() -> None:
     for engine, difference in differences.items():
         print(f"{engine}: the outputs differ from the model's by at most {difference:.2e}")
     print(f"exported: {config.MODEL.NAME} to {args.save_inference_dir}")
+    print(f"digest, for --trusted-digest of those who run it: {digest_of_bundle(args.save_inference_dir)}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def main() -> None:
     args = _arguments()
     from cait.deploy.bundle import read_beside  # after the flags are checked
 
-    with read_beside(args.model_dir, args.precision) as reading:  # importing Paddle takes most of a second
+    beside = read_beside(args.model_dir, args.precision, args.trusted_digest)
+    with beside as reading:  # importing Paddle takes most of a second
         from cait.deploy import autolog, classify
         from cait.deploy.inference_engine import Engine
         from cait.deploy.predictor import Predictor

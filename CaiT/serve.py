@@ -50,7 +50,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy import classify, decoder, server, server_run  # after the flags are checked: Paddle takes seconds
+    from cait.deploy import bundle, classify, decoder, server, server_run  # after the flags are checked
     from cait.deploy.inference_engine import Engine
     from cait.deploy.predictor import Predictor
     from cait.deploy.samples import read_samples
@@ -62,8 +62,8 @@ def main() -> None:
     if not args.token and not server_run.is_loopback(listener):
         print("warning: whoever reaches this address can use the service; --token protects it", file=sys.stderr)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
-    how = {"max_batch_size": args.max_batch, "fused": not args.no_fused_ops}
-    predictor = Predictor(args.model_dir, Engine(use_gpu, True, args.cpu_threads, args.precision, **how))
+    engine = Engine(use_gpu, True, args.cpu_threads, args.precision, False, args.max_batch, not args.no_fused_ops)
+    predictor = Predictor(args.model_dir, engine, True, bundle.read_description(args.model_dir, args.trusted_digest))
     print(predictor.program, file=sys.stderr)
     read = classify.Reader(predictor.description, args.exif, args.max_pixels or classify.MAX_PIXELS)
     metrics = ServiceMetrics(predictor.description)

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 
 import pytest
 
@@ -182,6 +183,7 @@ def full_bundle(tiny_weights, tiny_yaml, tmp_path_factory):
     words = [f"--config_dir={tiny_yaml}", f"--model_path={path.with_suffix('')}", f"--save-inference-dir={folder}"]
     result = run_python(str(ROOT / "CaiT" / "export_model.py"), *words, "--onnx", "--with-attention")
     assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith(sha256((folder / "inference.yaml").read_bytes()).hexdigest())
     assert f"exported: tiny to {folder}" in result.stdout and "ONNX Runtime: the outputs differ" in result.stdout
     return folder
 

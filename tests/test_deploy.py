@@ -1,5 +1,6 @@
 """Export, bundle and engines: what is deployed answers as what was trained."""
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -9,17 +10,19 @@ import paddle
 import pytest
 import yaml
 
+from cait import align_deploy
 from cait.align_deploy import deployment_rows
 from cait.checkpoint import save_weights
 from cait.deploy import export as exporting
-from cait.deploy.bundle import find_program, read_description
+from cait.deploy import predictor as predicting
+from cait.deploy.bundle import digest_of_bundle, find_program, read_description
 from cait.deploy.export import build_description, export
 from cait.deploy.inference_engine import Engine, processor_has_bf16
 from cait.deploy.onnx_file import OnnxPredictor, check_tools
-from cait.deploy.predictor import Predictor, allowed_difference, softmax
+from cait.deploy.predictor import Predictor, allowed_difference, distances, softmax
 from cait.errors import CaitError, UsageError
 from cait.variants import list_models
-from cait.zoo import create_model, variant_config
+from cait.zoo import build_model, create_model, variant_config
 from conftest import CLASS_NAMES, ROOT, run_python
 
 EXPORT = str(ROOT / "CaiT" / "export_model.py")
@@ -166,6 +169,151 @@ def test_the_self_test_sees_another_model(own_bundle):
     (own_bundle / "inference.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(CaitError, match="the self-test differs by 1.00e-02"):
         Predictor(own_bundle, Engine())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda logits: [float("inf"), *logits[1:]],
+        lambda logits: [*logits[:-1], float("-inf")],
+        lambda logits: [float("nan")] * len(logits),
+        lambda logits: [float("inf")] * len(logits),
+        lambda logits: logits[:1],
+        lambda logits: [],
+    ],
+    ids=["inf", "-inf", "nan", "all inf", "one", "none"],
+)
+def test_a_self_test_that_expects_no_finite_logits_of_all_classes_fails(own_bundle, change):
+    edit(own_bundle, self_test_logits=change(read_description(own_bundle).self_test_logits))
+    with pytest.raises(CaitError, match="no finite logits|not the description of a bundle"):
+        Predictor(own_bundle, Engine())
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("sides", [("found",), ("expected",), ("found", "expected")], ids=str)
+def test_no_comparison_lets_pass_what_is_not_finite(value, precision, sides):
+    arrays = {name: np.array([[0.5, 2.0], [1.0, -1.0]], "float32") for name in ("found", "expected")}
+    limit = allowed_difference(arrays["expected"], precision)
+    assert 0 == distances(**arrays).max() < limit < 1
+    for side in sides:
+        arrays[side][1, 0] = value
+    limit = allowed_difference(arrays["expected"], precision)
+    assert np.isfinite(limit) and distances(**arrays).max() > limit and distances(**arrays)[0].max() == 0
+
+
+def test_answers_of_another_shape_are_infinitely_wrong():
+    for found, expected in (((2, 1), (2, 3)), ((3,), (2, 3)), ((0,), (0,)), ((2, 3), (0,))):
+        assert distances(np.zeros(found), np.zeros(expected)).min() == np.inf
+
+
+def test_huge_logits_do_not_widen_the_limit_to_infinity():
+    logits = np.array([3e38, -3e38], "float32")
+    assert np.isfinite([allowed_difference(logits, precision) for precision in ("fp32", "bf16")]).all()
+
+
+def test_the_gate_sees_a_model_that_is_not_finite(tiny_weights, own_bundle, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(align_deploy, "_engines", lambda *_: {"one": (lambda x: np.full((len(x), 10), np.inf), "fp32")})
+    for row in deployment_rows(own_bundle, tiny_weights[2], digits / "val"):
+        assert not row.passed and row.name.startswith("one")
+
+
+def test_an_export_of_a_model_that_is_not_finite_is_no_bundle(tiny_weights, tmp_path, monkeypatch):
+    config, _, path = tiny_weights
+    model = build_model(config)
+    model.head.bias.set_value(np.array([np.inf] * 10, "float32"))
+    with pytest.raises(
+        CaitError, match=r"differs from the model by inf on the CPU.* \(logits\), .*no bundle was written"
+    ):
+        export(model, build_description(config, CLASS_NAMES, path), tmp_path, fused=False)
+
+
+def tampered(name, change):
+    def tamper(layer):
+        setattr(layer, name, change(getattr(layer, name)))
+
+    return tamper
+
+
+def shorter(tensor):
+    return paddle.to_tensor(tensor.numpy()[..., :-16])
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        tampered("patch_size", lambda _: 0),
+        tampered("num_heads", lambda _: 0),
+        tampered("hidden_dims", lambda dims: [dims[0], 2**31 - 1]),
+        tampered("panels", shorter),
+        *(
+            pytest.param(change, marks=pytest.mark.slow)
+            for change in (
+                tampered("patch_size", lambda size: -size),
+                tampered("num_heads", lambda _: 2**31 - 1),
+                tampered("hidden_dims", lambda dims: [-dims[0], dims[1]]),
+                tampered("hidden_dims", lambda dims: [1 << 20, dims[1]]),
+                tampered("positions", lambda tensor: paddle.to_tensor(tensor.numpy()[:-1])),
+                tampered("patch_panels", shorter),
+                tampered("vectors", shorter),
+                tampered("class_panels", lambda tensor: tensor.astype("uint8")),
+                tampered("class_panels", lambda tensor: tensor.reshape([-1, 1])),
+                tampered("class_token", shorter),
+            )
+        ),
+    ],
+)
+def test_a_tampered_fused_program_ends_in_one_sentence(tiny_weights, tmp_path, monkeypatch, tamper):
+    """One whose checksums are right: it was written as it is. Paddle keeps to itself what an operator says."""
+    config, model, path = tiny_weights
+    real = exporting._fused
+
+    def fused(*arguments):
+        if not (layer := real(*arguments)):
+            pytest.skip("the fused operators cannot be used here")
+        tamper(layer)
+        return layer
+
+    monkeypatch.setattr(exporting, "_fused", fused)
+    monkeypatch.setattr(exporting, "_prove", lambda *_: {})
+    export(model, build_description(config, CLASS_NAMES, path), tmp_path)
+    with pytest.raises(CaitError, match="fails in the self-test|cannot load the bundle") as error:
+        Predictor(tmp_path, Engine())
+    assert "\n" not in str(error.value)
+
+
+def test_a_program_with_other_outputs_than_described_is_an_error(own_bundle):
+    edit(own_bundle, outputs=["logits", "class_attention"])
+    with pytest.raises(CaitError, match="the program has 1 outputs, and inference.yaml names 2"):
+        Predictor(own_bundle, Engine())
+
+
+def test_a_file_that_is_exchanged_while_it_is_loaded_is_an_error(own_bundle, monkeypatch):
+    real = predicting.inference.create_predictor
+
+    def exchanging(settings):
+        shutil.copyfile(own_bundle / "inference.pdiparams", own_bundle / "copy")
+        (own_bundle / "copy").replace(own_bundle / "inference.pdiparams")
+        return real(settings)
+
+    monkeypatch.setattr(predicting.inference, "create_predictor", exchanging)
+    with pytest.raises(CaitError, match="inference.pdiparams: was changed while it was loaded; start again"):
+        Predictor(own_bundle, Engine(fused=False))
+
+
+def test_only_a_trusted_bundle_is_run(own_bundle):
+    digest = hashlib.sha256((own_bundle / "inference.yaml").read_bytes()).hexdigest()
+    assert digest_of_bundle(own_bundle) == digest
+    assert read_description(own_bundle, ["0" * 64, digest]) == read_description(own_bundle)
+    text = (own_bundle / "inference.yaml").read_text()
+    for other in (text + "#", text.replace("\n", "\r\n"), "no description at all"):
+        (own_bundle / "inference.yaml").write_bytes(other.encode())
+        with pytest.raises(CaitError, match="not the bundle of --trusted-digest, nothing of it was run"):
+            read_description(own_bundle, [digest])
+    (own_bundle / "inference.yaml").write_text(text)
+    flip(own_bundle / "inference.pdiparams")
+    with pytest.raises(CaitError, match="its checksum differs"):
+        read_description(own_bundle, [digest])
 
 
 def test_a_gpu_that_is_not_there_is_an_error(tiny_bundle):

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from cait.deploy import autolog
 from cait.deploy.autolog import Stopwatch
-from cait.deploy.bundle import read_description
+from cait.deploy.bundle import digest_of_bundle, read_description
 from cait.deploy.classify import MAX_PIXELS, Reader, classify, find_images, read_ahead
 from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor
@@ -410,3 +410,13 @@ def test_a_reader_that_goes_away_costs_no_results(tiny_bundle, digits, tmp_path)
     images = len(find_images(str(digits / "train")))
     assert len(table.read_text().splitlines()) == images + 1
     assert len(np.load(array, allow_pickle=True).item()["prob"]) == images
+
+
+def test_a_bundle_without_the_trusted_digest_is_not_run(tiny_bundle, digits):
+    digest = digest_of_bundle(tiny_bundle)
+    words = [f"--img-path={digits / 'val'}", f"--model_dir={tiny_bundle}", "--no-fused-ops", "--trusted-digest"]
+    other, own, wrong = (run_python(INFER, *words, value) for value in ("0" * 64, digest.upper(), "digest"))
+    assert other.returncode == 1 and not other.stdout
+    assert other.stderr.count("\n") == 1 and f"nothing of it was run (it has {digest})" in other.stderr
+    assert own.returncode == 0 and own.stdout
+    assert wrong.returncode == 2 and "must be a SHA-256, 64 hexadecimal digits" in wrong.stderr

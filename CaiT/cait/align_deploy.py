@@ -15,7 +15,7 @@ from cait.deploy.bundle_folder import bundle_folder
 from cait.deploy.classify import Reader
 from cait.deploy.inference_engine import Engine, choose_program, why_not
 from cait.deploy.onnx_file import OnnxPredictor
-from cait.deploy.predictor import Predictor, allowed_difference
+from cait.deploy.predictor import Predictor, allowed_difference, distances
 from cait.errors import CaitError
 from cait.exchange import model_of, read_any
 from cait.lines import one_line
@@ -57,11 +57,12 @@ def deployment_rows(folder: pathlib.Path, weights: str | os.PathLike, images: pa
     rows = []
     for name, (predict, precision) in engines.items():
         logits = _in_batches(predict, batch)
-        difference = np.abs(logits - expected)
+        difference = distances(logits, expected)
         limit = allowed_difference(expected, precision)
         largest, mean = float(difference.max()), float(difference.mean())
         rows.append(Row(description.variant, STEP, name, largest, mean, limit, largest <= limit, precision))
-        changed = float((logits.argmax(1) != expected.argmax(1)).mean())
+        same = logits.shape == expected.shape and (logits.argmax(1) == expected.argmax(1))
+        changed = float(np.mean(np.logical_not(same & np.isfinite(difference).all(1))))
         share = CHANGED_CLASSES[precision]
         what, part = f"{name}, changed classes", f"{precision} classes"
         rows.append(Row(description.variant, STEP, what, changed, changed, share, changed <= share, part))

@@ -139,6 +139,20 @@ def token(text: str) -> str:
     return text
 
 
+def sha256(text: str) -> str:
+    """An argument that is a SHA-256, in lower case."""
+    digits = text.strip().lower()
+    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a SHA-256, 64 hexadecimal digits")
+    return digits
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that says which bundles may be run, as a list; one that is empty allows all."""
+    text = "run no other bundle than that of this digest (or these), which export_model.py prints: a bundle is code"
+    parser.add_argument("--trusted-digest", type=sha256, nargs="+", default=[], metavar="SHA256", help=text)
+
+
 def add_bundle_flags(parser: argparse.ArgumentParser, bundle: pathlib.Path) -> None:
     """Adds the flags that say which bundle is run and how.
 
@@ -146,6 +160,7 @@ def add_bundle_flags(parser: argparse.ArgumentParser, bundle: pathlib.Path) -> N
         bundle: the folder that is meant without `--model_dir`.
     """
     parser.add_argument("--model_dir", "--model-dir", type=path, default=bundle)
+    add_trust_flag(parser)
     parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **ON)
     parser.add_argument("--cpu_threads", type=positive, default=usable_cores())
     parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")

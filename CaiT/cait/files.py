@@ -125,14 +125,31 @@ def read_text(path: str | os.PathLike) -> str:
     Raises:
         CaitError: the file is missing, unreadable or not UTF-8; the message names it and its likely encoding.
     """
-    return _decoded(path).replace("\r\n", "\n").replace("\r", "\n")
+    return text_of(path, read_bytes(path))
 
 
-def _decoded(path: str | os.PathLike) -> str:
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """A file's content.
+
+    Raises:
+        CaitError: the file is missing or unreadable; the message names it.
+    """
     try:
-        data = pathlib.Path(path).read_bytes()
+        return pathlib.Path(path).read_bytes()
     except OSError as error:
         raise cannot_be_read(path, error) from error
+
+
+def text_of(path: str | os.PathLike, data: bytes) -> str:
+    """The text that the bytes of a UTF-8 file are, with "\\n" at the ends of its lines.
+
+    Raises:
+        CaitError: they are not UTF-8; the message names the file and its likely encoding.
+    """
+    return _decoded(path, data).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(path: str | os.PathLike, data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -218,7 +235,7 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     Raises:
         CaitError: as for `read_text`.
     """
-    *lines, last = _decoded(path).split("\n")
+    *lines, last = _decoded(path, read_bytes(path)).split("\n")
     return [line.removesuffix("\r") for line in (*lines, *([last] if last else []))]
 
 

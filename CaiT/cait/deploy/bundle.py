@@ -11,9 +11,10 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import hashlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import yaml
@@ -23,7 +24,7 @@ from cait.deploy.bundle_folder import DESCRIPTION, STEM, bundle_folder
 from cait.deploy.bundle_schema import FORMAT, check
 from cait.digest import sha256_of
 from cait.errors import CaitError, shown
-from cait.files import check_readable, is_file, read_text, write_text
+from cait.files import check_readable, is_file, read_bytes, text_of, write_text
 from cait.next_step import without_bundle
 from cait.yaml_file import check_size, parse
 
@@ -125,18 +126,32 @@ def write_description(folder: pathlib.Path, description: Description) -> None:
     write_text(folder / DESCRIPTION, "# What inference with this bundle needs; written by export_model.py.\n" + text)
 
 
-def read_description(folder: str | os.PathLike) -> Description:
+def digest_of_bundle(folder: str | os.PathLike) -> str:
+    """The SHA-256 of a bundle's `inference.yaml`, which holds those of all its other files."""
+    return sha256_of(bundle_folder(folder) / DESCRIPTION)
+
+
+def read_description(folder: str | os.PathLike, trusted: Collection[str] = ()) -> Description:
     """Reads `inference.yaml` and verifies that program and parameters are those it was written for.
 
+    Args:
+        folder: of the bundle.
+        trusted: what `digest_of_bundle` may be; none: anything.
+
     Raises:
-        CaitError: a file is missing, malformed or not the one that was exported.
+        CaitError: a file is missing, malformed or not the one that was exported, or the bundle is another one than
+            those that are trusted.
     """
     path = bundle_folder(folder) / DESCRIPTION
     if not is_file(path):
         raise CaitError(f"{folder}: holds no bundle ({DESCRIPTION} is missing){without_bundle(folder)}")
     try:
         check_size(path)
-        content = parse(read_text(path))
+        data = read_bytes(path)
+        digest = hashlib.sha256(data).hexdigest()
+        if trusted and digest not in trusted:
+            raise CaitError(f"{path}: not the bundle of --trusted-digest, nothing of it was run (it has {digest})")
+        content = parse(text_of(path, data))
         if not isinstance(content, dict):
             raise ValueError("it holds no keys and values")
         content = {"format": FORMAT} | content
@@ -155,7 +170,9 @@ def read_description(folder: str | os.PathLike) -> Description:
 
 
 @contextlib.contextmanager
-def read_beside(folder: str | os.PathLike, precision: str | None) -> Iterator[concurrent.futures.Future[Description]]:
+def read_beside(
+    folder: str | os.PathLike, precision: str | None, trusted: Collection[str] = ()
+) -> Iterator[concurrent.futures.Future[Description]]:
     """Reads the bundle in a thread while the body imports Paddle; `result()` of what it yields is the description.
 
     The thread computes the checksums of the fused program as well; computing leaves the interpreter to the body. What
@@ -165,10 +182,11 @@ def read_beside(folder: str | os.PathLike, precision: str | None) -> Iterator[co
     Args:
         folder: of the bundle.
         precision: of the fused program; None: that of the bundle.
+        trusted: as for `read_description`.
     """
 
     def read() -> Description:
-        description, found = read_description(folder), bundle_folder(folder)
+        description, found = read_description(folder, trusted), bundle_folder(folder)
         for name in description.fused_files(precision or description.precision) or ():
             if (found / name).is_file():
                 _checksum(found / name)
@@ -186,13 +204,18 @@ def read_beside(folder: str | os.PathLike, precision: str | None) -> Iterator[co
 
 
 def _checksum(file: pathlib.Path) -> str:
+    return _checksum_of(file, _state(file))
+
+
+def _state(file: pathlib.Path) -> tuple[int, ...]:
+    """What differs once a file was written, exchanged or moved; nobody sets the last number at will."""
     status = file.stat()
-    return _checksum_of(file, status.st_size, status.st_mtime_ns)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @functools.lru_cache(maxsize=16)
-def _checksum_of(file: pathlib.Path, size: int, changed: int) -> str:
-    """The checksum of a file of this size that was changed at that time: it is computed once."""
+def _checksum_of(file: pathlib.Path, state: tuple[int, ...]) -> str:
+    """The checksum of a file in this state: it is computed once."""
     return sha256_of(file)
 
 
@@ -209,3 +232,18 @@ def verify(folder: str | os.PathLike, description: Description, name: str) -> pa
     if _checksum(file) != description.files.get(name):
         raise CaitError(f"{file}: not the file that was exported (its checksum differs); export the model anew")
     return file
+
+
+@contextlib.contextmanager
+def verified(folder: str | os.PathLike, description: Description, names: Iterable[str]) -> Iterator[None]:
+    """Within it files of the bundle are loaded by their names: their checksums are right, and still are afterwards.
+
+    Raises:
+        CaitError: one is missing, is not the one that was exported, or was exchanged while the body loaded it.
+    """
+    files = [verify(folder, description, name) for name in names]
+    states = [_state(file) for file in files]
+    yield
+    for file, state in zip(files, states):
+        if not is_file(file) or _state(file) != state:
+            raise CaitError(f"{file}: was changed while it was loaded; start again")

@@ -10,8 +10,8 @@ import numpy as np
 import paddle
 from paddle import inference
 
-from cait.deploy.bundle import PARAMETERS, Description, read_description, verify
-from cait.deploy.bundle_folder import bundle_folder
+from cait.deploy.bundle import Description, read_description, verified
+from cait.deploy.bundle_folder import DESCRIPTION, bundle_folder
 from cait.deploy.bundle_schema import LOGITS
 from cait.deploy.inference_engine import Engine, choose_program, paddle_config, why_not
 from cait.errors import CaitError, UsageError
@@ -21,10 +21,30 @@ LOW_TOLERANCE = 0.05  # fp16 and bf16: of the range of the logits
 
 
 def allowed_difference(logits: np.ndarray, precision: str) -> float:
-    """How far logits may be off from `logits` in a precision."""
+    """How far logits may be off from `logits` in a precision; finite: 0 where these are not."""
+    exact = np.asarray(logits, "float64")
+    if not exact.size or not np.isfinite(exact).all():
+        return 0.0
     if precision == "fp32":
-        return TOLERANCE * max(1.0, float(np.abs(logits).max()))
-    return LOW_TOLERANCE * float(logits.max() - logits.min())
+        return TOLERANCE * max(1.0, float(np.abs(exact).max()))
+    return LOW_TOLERANCE * float(exact.max() - exact.min())
+
+
+def distances(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """By how much each value is off, float64 [as `expected`], never NaN.
+
+    Infinite where either value is not finite, even if both are the same, and everywhere if the shapes differ: no such
+    answer is within `allowed_difference`.
+    """
+    found, expected = np.asarray(found, "float64"), np.asarray(expected, "float64")
+    if not expected.size:
+        return np.array([np.inf])
+    off = np.full(expected.shape, np.inf)
+    if found.shape != expected.shape:
+        return off
+    finite = np.isfinite(found) & np.isfinite(expected)
+    off[finite] = np.abs(found[finite] - expected[finite])
+    return off
 
 
 class Predictor:
@@ -62,35 +82,43 @@ class Predictor:
                 reason += f": the bundle is meant for {self.engine.precision}, but --precision=fp32 runs it too"
             raise UsageError(reason)
         files, self.program = choose_program(self.engine, self.description)
-        if PARAMETERS not in files:  # those were verified with the description
-            for name in files:
-                verify(folder, self.description, name)
         try:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(verified(self.folder, self.description, files))
                 scratch = None
                 if engine.tensorrt:  # for what it makes of the program
                     scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 self.paddle_config = paddle_config(self.folder, files, self.engine, self.description, scratch)
                 self._predictor = inference.create_predictor(self.paddle_config)
+            self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+            handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+        except CaitError:
+            raise
         except Exception as error:  # Paddle raises almost anything on a program it cannot load
-            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            versions = self.description.versions.get("paddle"), paddle.__version__
+            reason, versions = last_line(error), (self.description.versions.get("paddle"), paddle.__version__)
             raise CaitError(
-                f"{folder}: Paddle Inference cannot load the bundle ({reason[0]}); it was made with PaddlePaddle "
+                f"{folder}: Paddle Inference cannot load the bundle ({reason}); it was made with PaddlePaddle "
                 "{} and this is {}: use the same one, or export the model again".format(*versions)
             ) from error
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+        if len(handles) != len(self.description.outputs):
+            outputs = f"{len(handles)} outputs, and {DESCRIPTION} names {len(self.description.outputs)}"
+            raise CaitError(f"{folder}: the program has {outputs}; export the model anew")
         self._outputs = dict(zip(self.description.outputs, handles))
         if self_test:
             self._self_test()
 
     def _self_test(self) -> None:
-        expected = np.asarray(self.description.self_test_logits)
-        difference = np.abs(self(self.description.self_test_input())[0] - expected).max()
+        expected = np.asarray(self.description.self_test_logits, "float64")
+        try:
+            found = self(self.description.self_test_input())
+        except Exception as error:  # as above: the program may be anything
+            reason = f"the program fails in the self-test ({last_line(error)}); export the model anew"
+            raise CaitError(f"{self.folder}: {reason}") from error
+        largest = float(distances(found, expected[None]).max())
         limit = allowed_difference(expected, self.engine.precision)
-        if not difference <= limit:  # NaN fails too
-            raise CaitError(f"{self.folder}: the self-test differs by {difference:.2e}, allowed are {limit:.2e}")
+        if largest > limit:
+            how = f"differs by {largest:.2e}" if np.isfinite(largest) else "gives or expects what is no finite logits"
+            raise CaitError(f"{self.folder}: the self-test {how}, allowed are {limit:.2e}; export the model anew")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits [B, classes] of normalised images [B, channels, height, width], both float32."""
@@ -101,6 +129,11 @@ class Predictor:
         self._input.copy_from_cpu(np.ascontiguousarray(images, "float32"))
         self._predictor.run()
         return {name: self._outputs[name].copy_to_cpu() for name in names or self._outputs}
+
+
+def last_line(error: Exception) -> str:
+    """What Paddle says of an error: its last line, after pages of others."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
