@@ -222,10 +222,9 @@ def test_an_export_of_a_model_that_is_not_finite_is_no_bundle(tiny_weights, tmp_
     config, _, path = tiny_weights
     model = build_model(config)
     model.head.bias.set_value(np.array([np.inf] * 10, "float32"))
-    with pytest.raises(
-        CaitError, match=r"differs from the model by inf on the CPU.* \(logits\), .*no bundle was written"
-    ):
+    with pytest.raises(CaitError, match="must be a number from .*, not inf|differs from the model by inf"):
         export(model, build_description(config, CLASS_NAMES, path), tmp_path, fused=False)
+    assert not list(tmp_path.iterdir())
 
 
 def tampered(name, change):
