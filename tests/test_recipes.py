@@ -59,8 +59,8 @@ def losses(monkeypatch):
     """The loss of every batch."""
     found, real = [], training._mix_and_criterion
 
-    def spied(config):
-        mix, criterion = real(config)
+    def spied(*arguments):
+        mix, criterion = real(*arguments)
 
         def recording(logits, targets):
             loss = criterion(logits, targets)
