@@ -164,6 +164,7 @@ def test_every_answer_carries_the_names_of_the_training(folder, monkeypatch, cap
     """-pred, the export and the pictures."""
     import export_model
     from cait.deploy import export
+    from cait.deploy.bundle import write_description
     from cait.visualize.sources import open_sources
 
     for split in ("train", "val"):
@@ -180,7 +181,14 @@ def test_every_answer_carries_the_names_of_the_training(folder, monkeypatch, cap
         f"-o=DATA.DATA_PATH={folder}/data",
     ]
     seen = []
-    monkeypatch.setattr(export, "export", lambda model, description, *_: seen.append(description) or {})
+
+    def exported(model, description, bundle, *_):
+        seen.append(description)
+        bundle.mkdir()
+        write_description(bundle, description)
+        return {}
+
+    monkeypatch.setattr(export, "export", exported)
     monkeypatch.setattr(sys, "argv", ["export_model.py", *words, f"--save-inference-dir={folder / 'bundle'}"])
     export_model.main()
     [source] = open_sources([best(folder)], [], None, {"DATA.DATA_PATH": str(folder / "data")})
