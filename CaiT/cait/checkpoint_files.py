@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from cait.checkpoint_record import is_whole, read_record
-from cait.errors import CaitError
+from cait.errors import CaitError, listed
 from cait.files import is_file, write_text
 from cait.next_step import is_published, without_weights
 
@@ -126,7 +126,7 @@ def _age(states: pathlib.Path) -> tuple:
 
 
 def go_on_instead(stem: pathlib.Path) -> str:
-    """The end of a sentence about a checkpoint that is damaged: with which one its run goes on."""
+    """The end of a sentence about a checkpoint that is damaged or gone: with which one its run goes on."""
     newest = newest_whole(stem.parent, without=stem)
     return f"; go on with -resume={newest}" if newest is not None else _new_run(stem.parent)
 
@@ -140,9 +140,11 @@ def _new_run(folder: pathlib.Path) -> str:
 
 
 def _lost(folder: pathlib.Path) -> str:
-    newest = newest_whole(folder)
-    advice = f"; go on with -resume={newest}" if newest is not None else _new_run(folder)
-    return f"{folder}: has files of a run but no {LATEST}{STATES}, and starting again would overwrite them{advice}"
+    gone = folder / LATEST
+    return (
+        f"{folder}: has files of a run but no {gone.name}{STATES}, and starting again would overwrite them"
+        f"{go_on_instead(gone)}"
+    )
 
 
 def checkpoints_in(folder: str | os.PathLike) -> list[str]:
@@ -180,5 +182,4 @@ def _nearby(path: str | os.PathLike) -> str:
 
 
 def _some(names: list[str], folder: pathlib.Path) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(str(folder / name) for name in names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed([str(folder / name) for name in names], SHOWN)

@@ -19,7 +19,7 @@ from cait.config import CLASSES, run_folder
 from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.labels import IMAGENET1K, imagenet1k_wordnet_ids, read_class_names
-from cait.errors import CaitError, UsageError, shown
+from cait.errors import CaitError, UsageError, listed, shown
 from cait.yaml_file import read_tree
 
 SHOWN = 3  # names in a message
@@ -342,5 +342,4 @@ def _why_not_the_same(config: CfgNode, record: _Record, labels: list[str] | None
 
 
 def _list(words: Sequence[str]) -> str:
-    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return ", ".join(words[:SHOWN]) + more
+    return listed(words, SHOWN)

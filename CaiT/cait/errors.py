@@ -1,6 +1,7 @@
 """Errors a user can cause; `cait.command` ends a command on them with one sentence and their exit code."""
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 from cait.lines import one_line
@@ -49,3 +50,9 @@ def shown(value: Any, bare: bool = False) -> str:
     if bare and isinstance(value, str) and value.isprintable() and len(value) <= 80:
         return value
     return _Short().repr(value)
+
+
+def listed(words: Sequence[str], most: int) -> str:
+    """The first of some words for a message, and how many more there are."""
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")

@@ -9,7 +9,7 @@ for the few names it knows.
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 MAX_STEPS = 1_000_000  # a checkpoint of a thousand tensors with an optimizer's state has a tenth of it
 MAX_DEPTH = 64
@@ -24,12 +24,6 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
-
-
-class Unfinished(Protocol):
-    """What a reader's function returns if the pickle gives it its state later."""
-
-    def set_state(self, state: Any) -> None: ...
 
 
 class Name:
