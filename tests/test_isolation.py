@@ -61,7 +61,7 @@ def test_the_top_of_the_project_has_what_belongs_there():
     """What a test or a run left there is not committed by mistake."""
     names = subprocess.run(["git", "ls-files", "*"], cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
     beside = {name for name in names if "/" not in name and not name.startswith(("requirements", "."))}
-    assert not beside - {"LICENSE", "Makefile", "README.md", "README_cn.md", "pyproject.toml"}
+    assert not beside - {"LICENSE", "Makefile", "README.md", "README_cn.md", "SECURITY.md", "pyproject.toml"}
 
 
 def test_git_in_a_copy_never_reaches_the_users_repository(tmp_path):
