@@ -1,13 +1,14 @@
 # make demo            train, evaluate and predict on scanned digits; leaves output/demo/report.json
 # make serve           the web page and interface on the demo's bundle, at http://127.0.0.1:8000/; SERVE=... are more flags:
 #                      CAIT_TOKEN=... make serve SERVE=--host=0.0.0.0 is for phones and other computers, too
-# make test            the tests, at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
+# make test            the tests, JOBS=2 files at a time: at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
 # make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80 paddle2onnx<2"    another build of PaddlePaddle than the CPU one
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS := not slow
+JOBS := 2
 REQUIREMENTS := requirements.txt $(foreach word,demo dev fast onnx serve,requirements-$(word).txt)
 
 # What is installed stays what is meant, until PADDLE says otherwise.
@@ -44,7 +45,7 @@ serve: install $(DEMO)
 	    $$(test -d dataset/digits/val && echo --samples=dataset/digits/val) $(SERVE)
 
 test: install
-	$(BIN)/python -m pytest -m "$(TESTS)"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "$(TESTS)"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

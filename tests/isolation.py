@@ -13,7 +13,9 @@ import sys
 import tempfile
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-MARK = "CAIT_TESTS_COPY"  # names the copy to processes that tests start
+MARK = "CAIT_TESTS_COPY"  # names the copy to processes that tests start, and whose it is
+WORKER = "PYTEST_XDIST_WORKER"  # each worker of pytest-xdist has a copy of its own
+USERS_CACHES = "CAIT_TESTS_USERS_CACHES"  # for workers, which start in the environment of the tests
 PARTS = ("CaiT", "configs", "docs", "test_tipc", "tests", ".ci")  # of the project; files beside them come along
 PIECES = ("dataset/README.md", "txt/README.md", "txt/test_list.txt")  # of folders that are otherwise the user's
 USERS = ("dataset", "txt", "output", "log", "CaiT/infer", "test_tipc/data", "test_tipc/output")
@@ -60,9 +62,10 @@ def isolate() -> pathlib.Path:
 
     A process that a test started finds both done.
     """
-    if MARK in os.environ:
-        return pathlib.Path(os.environ[MARK])
-    users_caches = _caches()
+    owner, _, copy = os.environ.get(MARK, "").partition(":")
+    if copy and owner == os.environ.get(WORKER, ""):
+        return pathlib.Path(copy)
+    users_caches = os.environ.get(USERS_CACHES, "").split(os.pathsep) if copy else _caches()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cait-tests-"))
     atexit.register(_remove, folder, os.getpid())
     sys.path[:] = [path for path in sys.path if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -72,10 +75,11 @@ def isolate() -> pathlib.Path:
     (folder / "home").mkdir()
     CACHE.mkdir(parents=True, exist_ok=True)
     os.environ |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(CACHE)}
-    copy = copy_project(REPOSITORY, folder / "project")
-    os.environ[MARK] = str(copy)
-    _watch([*(REPOSITORY / name for name in USERS), *users_caches])
-    return copy
+    project = copy_project(REPOSITORY, folder / "project")
+    os.environ[MARK] = f"{os.environ.get(WORKER, '')}:{project}"
+    os.environ[USERS_CACHES] = os.pathsep.join(map(str, users_caches))
+    _watch([*(str(REPOSITORY / name) for name in USERS), *map(str, users_caches)])
+    return project
 
 
 def _remove(folder: pathlib.Path, owner: int) -> None:
@@ -88,7 +92,7 @@ def _caches() -> list[pathlib.Path]:
     return [home, pathlib.Path(os.environ.get("XDG_CACHE_HOME") or home)]
 
 
-def _watch(places: list[pathlib.Path]) -> None:
+def _watch(places: list[str]) -> None:
     """Notes every opening of a file in these places, or of weights in the checkout."""
     prefixes = tuple(f"{place}{os.sep}" for place in places)
     scripts, cache = f"{REPOSITORY / 'CaiT'}{os.sep}", f"{CACHE}{os.sep}"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from isolation import CACHE, KEPT, KEPT_BEGINNINGS, MARK, REPOSITORY, copy_project
+from isolation import CACHE, KEPT, KEPT_BEGINNINGS, MARK, REPOSITORY, USERS_CACHES, WORKER, copy_project
 
 HOSTILE = (
     *("dataset/LSVRC2012/train/n99999999/foreign.JPEG", "dataset/LSVRC2012/valid/n99999999/foreign.JPEG"),
@@ -33,7 +33,9 @@ def hostile(tmp_path):
         path.write_text("raise SystemExit('rubbish')\n")
     (folder / ".pytest_cache").mkdir()
     (folder / ".pytest_cache" / "home").symlink_to(CACHE)  # building the operators takes half a minute
-    variables = {name: value for name, value in os.environ.items() if name not in (MARK, "XDG_CACHE_HOME")}
+    variables = {
+        name: value for name, value in os.environ.items() if name not in (MARK, USERS_CACHES, WORKER, "XDG_CACHE_HOME")
+    }
     variables |= VARIABLES | {"HOME": str(home), "PYTHONPATH": str(modules)}
 
     def run(*words):
@@ -89,11 +91,31 @@ def test_a_hostile_checkout_and_environment_are_not_seen(hostile):
     result = hostile("-c", ASK, *HOSTILE, hostile.home / ".cache" / "cait", "README.md")
     assert result.returncode == 0, result.stdout + result.stderr
     folder, variables, found = json.loads(result.stdout)
-    own = {"HOME", "XDG_CACHE_HOME", MARK}
+    own = {"HOME", "XDG_CACHE_HOME", MARK, USERS_CACHES}
     assert not [name for name in variables if name not in own | set(KEPT) and not name.startswith(KEPT_BEGINNINGS)]
     assert found == [str(hostile.folder / name) for name in HOSTILE] + [str(hostile.home / ".cache" / "cait")]
     assert not os.path.exists(folder)  # removed at the end
     assert str(hostile.folder) not in folder
+
+
+ASK_A_WORKER = f"""
+import os, subprocess, sys
+sys.path.insert(0, "tests")
+import isolation
+print(isolation.isolate())
+sys.stdout.flush()
+environment = os.environ | {{"{WORKER}": "gw0"}}
+sys.exit(subprocess.run([sys.executable, "-c", {ASK!r}, *sys.argv[1:]], env=environment).returncode)
+"""
+
+
+def test_a_worker_of_xdist_has_a_copy_of_its_own_and_sees_nothing_either(hostile):
+    names = [*HOSTILE, hostile.home / ".cache" / "cait"]
+    result = hostile("-c", ASK_A_WORKER, *names)
+    assert result.returncode == 0, result.stdout + result.stderr
+    first, answer = result.stdout.splitlines()
+    folder, variables, found = json.loads(answer)
+    assert folder != first and WORKER in variables and len(found) == len(names)
 
 
 @pytest.mark.slow

@@ -84,7 +84,10 @@ def without_paddle(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("words", [("-c", "import cait"), *((path,) for path in SCRIPTS)], ids=lambda w: str(w[-1]))
+WAYS_IN = [("-c", "import cait"), *((path,) for path in SCRIPTS)]
+
+
+@pytest.mark.parametrize("words", WAYS_IN, ids=lambda words: os.path.basename(words[-1]))
 def test_without_paddle_every_entry_says_how_to_get_it(without_paddle, words):
     result = without_paddle(*words)
     assert result.returncode == 1 and not result.stdout
