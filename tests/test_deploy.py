@@ -281,6 +281,15 @@ def test_a_tampered_fused_program_ends_in_one_sentence(tiny_weights, tmp_path, m
     assert "\n" not in str(error.value)
 
 
+def test_a_program_that_is_none_ends_in_a_sentence_of_paddles_own_words(own_bundle):
+    """Which may hold braces."""
+    description, content = read_description(own_bundle), b"{ {0} }"
+    (own_bundle / description.program).write_bytes(content)
+    edit(own_bundle, files=description.files | {description.program: hashlib.sha256(content).hexdigest()})
+    with pytest.raises(CaitError, match="cannot load the bundle .*; it was made with PaddlePaddle [0-9.]+ and this is"):
+        Predictor(own_bundle, Engine(fused=False))
+
+
 def test_a_program_with_other_outputs_than_described_is_an_error(own_bundle):
     edit(own_bundle, outputs=["logits", "class_attention"])
     with pytest.raises(CaitError, match="the program has 1 outputs, and inference.yaml names 2"):

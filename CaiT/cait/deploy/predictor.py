@@ -95,10 +95,10 @@ class Predictor:
         except CaitError:
             raise
         except Exception as error:  # Paddle raises almost anything on a program it cannot load
-            reason, versions = last_line(error), (self.description.versions.get("paddle"), paddle.__version__)
+            versions = f"{self.description.versions.get('paddle')} and this is {paddle.__version__}"
             raise CaitError(
-                f"{folder}: Paddle Inference cannot load the bundle ({reason}); it was made with PaddlePaddle "
-                "{} and this is {}: use the same one, or export the model again".format(*versions)
+                f"{folder}: Paddle Inference cannot load the bundle ({last_line(error)}); it was made with "
+                f"PaddlePaddle {versions}: use the same one, or export the model again"
             ) from error
         if len(handles) != len(self.description.outputs):
             outputs = f"{len(handles)} outputs, and {DESCRIPTION} names {len(self.description.outputs)}"
