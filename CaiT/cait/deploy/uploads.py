@@ -4,13 +4,12 @@ import base64
 import binascii
 import dataclasses
 import json
-from reprlib import repr as shown  # cut where it is long
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from cait.errors import CaitError
+from cait.errors import CaitError, shown
 
 FIELDS = ("images", "top_k", "attention", "seen")
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}  # in a form
@@ -84,10 +83,8 @@ def parse_request(content_type: str, body: bytes, limits: Limits, default_top_k:
     elif kind == b"application/json":
         values = _json(body, limits.max_images)
     else:
-        raise UploadError(
-            415,
-            f"the Content-Type is {kind.decode('latin-1') or 'missing'}; send multipart/form-data or application/json",
-        )
+        named = shown(kind.decode("latin-1"), bare=True) or "missing"
+        raise UploadError(415, f"the Content-Type is {named}; send multipart/form-data or application/json")
     return _checked(values, limits, default_top_k)
 
 
