@@ -340,7 +340,8 @@ def test_the_end_waits_for_no_hostile_image(slow, monkeypatch):
             time.sleep(0.05)
         started = time.monotonic()
         server.should_exit = True
-        assert {each.result()[0] for each in asked} == {503}
+        answers = {(each.result()[0], each.result()[2]["detail"]) for each in asked}
+        assert answers == {(503, "the service is about to end; come again later")}
         assert time.monotonic() - started < 5
         pids = [process.pid for process in running._decoders._ended]
     assert pids and not any(map(alive, pids))

@@ -19,7 +19,7 @@ import cait
 from cait.deploy import server_schema as schema
 from cait.deploy.samples import Sample
 from cait.deploy.server_gate import PROTECTED, Gate, Hosts, problem
-from cait.deploy.service import QueueFull, Service
+from cait.deploy.service import FULL, Service, Unavailable
 from cait.deploy.service_metrics import CONTENT_TYPE
 from cait.deploy.uploads import Limits, UploadError, parse_request
 
@@ -218,8 +218,8 @@ class _Predict:
             response = await self._answer(request, chunks, started)
         except UploadError as error:
             response = problem(error.status, str(error))
-        except QueueFull:
-            response = problem(503, "the queue is full; come again later", **{"Retry-After": str(RETRY_AFTER_SECONDS)})
+        except Unavailable as error:
+            response = problem(503, f"{error}; come again later", **{"Retry-After": str(RETRY_AFTER_SECONDS)})
         except ClientDisconnect:
             response = Response(status_code=CLIENT_IS_GONE)
         finally:
@@ -230,7 +230,7 @@ class _Predict:
     async def _answer(self, request: Request, chunks: list[bytes], started: float) -> Response:
         settings = self._settings
         if self._service.is_full:
-            raise QueueFull
+            raise Unavailable(FULL)
         try:
             await asyncio.wait_for(self._read(request, chunks), settings.read_seconds)
         except asyncio.TimeoutError as error:
@@ -263,7 +263,7 @@ class _Predict:
             if size > most:
                 continue
             if self._bytes_held + len(chunk) > BODIES_AT_A_TIME * most:
-                raise QueueFull
+                raise Unavailable(FULL)
             self._bytes_held += len(chunk)
             chunks.append(chunk)
         if size > most:

@@ -110,7 +110,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         421: "the service does not go by the name in Host",
         422: "a value is wrong, or none of the images can be read",
         500: "the predictor failed",
-        503: "the queue is full; Retry-After says when to come again",
+        503: "the queue is full, or the service is about to end; Retry-After says when to come again",
         504: "the answer was not ready in time",
     }
     return {status: {"model": Problem, "description": meanings[status]} for status in statuses}

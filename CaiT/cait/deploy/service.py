@@ -24,10 +24,11 @@ from cait.errors import CaitError
 
 ATTENTION_DECIMALS = 6
 CLOSING_SECONDS = 4.0  # for the images that wait to be decoded when the service is about to end
+FULL, ENDING = "the queue is full", "the service is about to end"
 
 
-class QueueFull(Exception):
-    """There are as many images in the service as it takes."""
+class Unavailable(Exception):
+    """The service takes no images now; the message, FULL or ENDING, says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +136,10 @@ class Service:
         When the caller is cancelled, images that are not computed yet are passed over.
 
         Raises:
-            QueueFull: there is no room for these images now, or no time is left for them.
+            Unavailable: there is no room for these images now, or no time is left for them.
         """
         if self.images_inside + len(request.images) > self.max_queue:
-            raise QueueFull
+            raise Unavailable(FULL)
         each = [self._result(request, place) for place in range(len(request.images))]
         self.images_inside += len(each)
         try:
@@ -188,7 +189,7 @@ class Service:
         """Raises what is no fault of the image."""
         self.metrics.image(ok=not isinstance(result, BaseException))
         if isinstance(result, CannotDecode) and self.closing:
-            raise QueueFull
+            raise Unavailable(ENDING)
         if isinstance(result, CaitError):
             return {"name": upload.name, "error": str(result)}
         if isinstance(result, BaseException):
