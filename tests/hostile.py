@@ -2,7 +2,7 @@
 
 A family gives named cases, each the files of one folder, and a function that reads such a folder as a command would.
 Whatever a case holds, that must end in an answer or in one sentence (a CaitError), in little time and memory. To add a
-family, write its cases and its reader and enter both in FAMILIES.
+family, write its cases and its reader and enter both in FAMILIES; large ones have modules of their own.
 
     python tests/hostile.py FAMILY    reads the cases of a family and prints a line of JSON for each
 """
@@ -22,15 +22,25 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import hostile_images
+import hostile_requests
+from hostile_bundles import bundles, run_bundle
+
 Files = dict[str, bytes]
 NEEDED_BYTES = 64  # of a storage, in the checkpoints below
 
 
 class Family(NamedTuple):
-    """`cases` gives names and files, `read` gets a folder with the files of a case."""
+    """`cases` gives names and files, `read` gets a folder with the files of a case.
+
+    Time is measured by `clock`: what other threads and processes do for the reader needs one that goes on meanwhile.
+    `running` holds what the reader has started, to be ended after the last case.
+    """
 
     cases: Callable[[], Iterator[tuple[str, Files]]]
     read: Callable[[pathlib.Path], None]
+    clock: Callable[[], float] = time.process_time
+    running: contextlib.ExitStack = contextlib.ExitStack()
 
 
 def ops(value) -> bytes:
@@ -467,6 +477,9 @@ FAMILIES = {
     "archives": Family(archives, read_archive),
     "configs": Family(configs, read_config),
     "descriptions": Family(descriptions, read_bundle),
+    "images": Family(hostile_images.cases, hostile_images.read, time.monotonic, hostile_images.RUNNING),
+    "requests": Family(hostile_requests.cases, hostile_requests.read, time.monotonic, hostile_requests.RUNNING),
+    "bundles": Family(bundles, run_bundle),
 }
 
 
@@ -476,24 +489,26 @@ def trial(family: str) -> None:
 
     from cait.errors import CaitError
 
-    cases, read = FAMILIES[family]
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CaitError):
-        read(pathlib.Path(folder))  # the imports, which are no case's
-    for name, files in cases():
-        with tempfile.TemporaryDirectory(prefix="cait-hostile-") as folder:
-            for file, content in files.items():
-                path = pathlib.Path(folder, file)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            del files, content
-            before, start, end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), "an answer"
-            try:
-                read(pathlib.Path(folder))
-            except CaitError as error:
-                end = f"error: {error}"
-            seconds = time.process_time() - start
-            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            print(json.dumps({"name": name, "end": end, "seconds": seconds, "megabytes": grown}), flush=True)
+    cases, read, clock, running = FAMILIES[family]
+    with running, contextlib.redirect_stdout(sys.stderr):
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CaitError):
+            read(pathlib.Path(folder))  # the imports, which are no case's
+        for name, files in cases():
+            with tempfile.TemporaryDirectory(prefix="cait-hostile-") as folder:
+                for file, content in files.items():
+                    path = pathlib.Path(folder, file)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                del files, content
+                before, start, end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, clock(), "an answer"
+                try:
+                    read(pathlib.Path(folder))
+                except CaitError as error:
+                    end = f"error: {error}"
+                seconds = clock() - start
+                grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+                line = {"name": name, "end": end, "seconds": seconds, "megabytes": grown}
+                print(json.dumps(line), file=sys.__stdout__, flush=True)
 
 
 if __name__ == "__main__":
