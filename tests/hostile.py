@@ -149,6 +149,22 @@ def torch_pickles() -> Iterator[tuple[str, bytes]]:
     yield "a class's inside", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}" + ops({"__code__": 1}) + b"b."
     yield "state of a tensor", b"\x80\x02" + tensor() + b"(K\x01)cnumpy\ndtype\nNNtb."
     yield "object by __new__", b"\x80\x02ccollections\nOrderedDict\n)\x81."
+    settings = b"cargparse\nNamespace\n"
+    yield "settings alone", b"\x80\x02" + settings + b")\x81."
+    yield "settings as the weights", b"\x80\x02}" + ops("model") + settings + b")\x81s."
+    yield "settings among the weights", state(tensor(), settings + b")\x81}" + ops("a") + ops(1) + b"sb")
+    yield "settings as a key", state(tensor(), names=(settings + b")\x81",))
+    yield "settings as a storage", state(tensor(source=settings + b")\x81"))
+    yield "settings with arguments", b"\x80\x02" + settings + ops((1,)) + b"\x81."
+    yield "settings of no class", b"\x80\x02" + ops("Namespace") + b")\x81."
+    yield "settings by a call", b"\x80\x02" + settings + b")R."
+    yield (
+        "settings with a state that runs code",
+        b"\x80\x02" + settings + b")\x81cposix\nmkdir\n" + ops("owned") + b"\x85Rb.",
+    )
+    yield "settings of many levels", b"\x80\x02" + (settings + b")\x81") + nested["tuple"] + b"b."
+    yield "settings that hold themselves", b"\x80\x02" + settings + b")\x81q\x00}" + ops("a") + b"h\x00sb."
+    yield "settings of settings", b"\x80\x02" + settings + b")\x81)\x81."
     yield "extension", b"\x80\x02\x82\x01."
     yield "persistent id of text", b"\x80\x02Pstorage\n."
     yield "no stop", b"\x80\x02}"

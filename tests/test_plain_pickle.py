@@ -35,6 +35,28 @@ def test_an_ordered_dict_is_a_dict_and_its_attributes_are_left_out():
         assert list(load(pickle.dumps(value, protocol)).items()) == [("b", 1), ("a", 2)]
 
 
+class Point:
+    pass
+
+
+class Taken:
+    """In place of a Point."""
+
+    def set_state(self, state):
+        self.state = state
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_an_object_of_a_class_is_what_the_reader_makes_of_it(protocol):
+    value = Point()
+    value.x, value.y = 1, [2]
+    data = pickle.dumps({"a": value}, protocol)
+    found = plain_pickle.load(data, {(__name__, "Point"): Taken}, "refused")["a"]
+    assert type(found) is Taken and found.state == {"x": 1, "y": [2]}
+    with pytest.raises(pickle.UnpicklingError, match="a call of something that is no function"):
+        plain_pickle.load(data, {(__name__, "Point"): None}, "refused")
+
+
 def test_strings_of_python_2_are_latin_1():
     assert load(b"\x80\x02U\x02\xe9\x00.") == "é\x00"
 

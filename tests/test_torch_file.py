@@ -1,6 +1,8 @@
 """Reading PyTorch's checkpoints without torch, and refusing what is none."""
 
+import argparse
 import os
+import pathlib
 import pickle
 import struct
 import zipfile
@@ -47,11 +49,49 @@ def test_code_in_the_pickle_does_not_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "pickled",
-    [b"cbuiltins\neval\n.", b"cargparse\nNamespace\n)R.", b"ctorch.nn.modules.linear\nLinear\n.", b"ctorch\nload\n."],
+    [b"cbuiltins\neval\n.", b"cargparse\nAction\n)R.", b"ctorch.nn.modules.linear\nLinear\n.", b"ctorch\nload\n."],
 )
 def test_every_other_global_is_refused(tmp_path, pickled):
     write_zip(tmp_path / "a.pth", pickled)
     with pytest.raises(CaitError, match="only tensors and containers are loaded"):
+        read_torch_file(tmp_path / "a.pth")
+
+
+# What the authors' main.py saves beside the weights: its command line, which torch.save pickles by protocol 2.
+SETTINGS = argparse.Namespace(model="cait_XXS24_224", lr=5e-4, opt_betas=None, decay_rate=0.1, aa="rand", resume=["a"])
+
+
+def with_beside(source, target, name, instructions):
+    """Copies a checkpoint and puts the value of these instructions beside what it holds."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as changed:
+        for info in archive.infolist():
+            data = archive.read(info)
+            if info.filename.endswith("/data.pkl"):
+                data = data.removesuffix(b".") + hostile.ops(name) + instructions + b"s."
+            changed.writestr(info.filename, data)
+
+
+def test_the_command_line_beside_the_weights_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(argparse.Namespace, "__new__", lambda *_: pytest.fail("an object of the file was made"))
+    instructions = hostile.ops(SETTINGS)
+    assert b"cargparse\nNamespace\n" in instructions and b"\x81" in instructions  # a name, and NEWOBJ
+    with_beside(FB_STYLE, tmp_path / "a.pth", "args", instructions)
+    found, expected = read_torch_file(tmp_path / "a.pth"), read_torch_file(FB_STYLE)
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert np.array_equal(found[name], value), name
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (argparse.Namespace(output_dir=pathlib.PurePosixPath("a")), "it asks for pathlib"),
+        (argparse.Namespace(hook=os.getcwd), r"it asks for (posix|nt)\.getcwd"),
+    ],
+)
+def test_a_command_line_is_read_as_data_too(tmp_path, value, words):
+    with_beside(FB_STYLE, tmp_path / "a.pth", "args", hostile.ops(value))
+    with pytest.raises(CaitError, match=words):
         read_torch_file(tmp_path / "a.pth")
 
 

@@ -54,9 +54,10 @@ def load(
 
     Args:
         data: the pickle.
-        functions: by (module, name), what is called in place of the global that the pickle names. They get what
-            the file holds and must check it; one that returns a dict gives a container, and one that returns an object
-            with `set_state` gets its state. None: the name is a `Name` for the other functions, and is not called.
+        functions: by (module, name), what is called in place of the global that the pickle names, be that a function
+            or a class whose objects are made. They get what the file holds and must check it; one that returns a dict
+            gives a container, and one that returns an object with `set_state` gets its state. None: the name is a
+            `Name` for the other functions, and is not called.
         refused: the end of the message on any other global.
         reference: gets each persistent id, and returns what it stands for.
 
@@ -192,6 +193,8 @@ class _Machine:
         if not is_function or type(_plain(arguments)) is not tuple:
             raise pickle.UnpicklingError("a call of something that is no function")
         self.stack.append(_wrapped(function.function(*_plain(arguments))))
+
+    _newobj = _reduce  # what makes an object of a class: the same values on the stack, and here the same call
 
     def _build(self) -> None:
         target, state = self._last(2)

@@ -80,6 +80,16 @@ def _rebuild_parameter(data: Any, *_) -> np.ndarray:
     return data
 
 
+class _Settings:
+    """In place of an `argparse.Namespace`, the command line that DeiT and timm save beside the weights.
+
+    It takes no arguments, as `Namespace.__new__` gets none, and keeps nothing of its state.
+    """
+
+    def set_state(self, state: Any) -> None:
+        """Leaves the settings out; what they consist of was read as data before."""
+
+
 class _Archive:
     """A checkpoint's archive; reads what the pickle refers to, and keeps count of it."""
 
@@ -100,6 +110,7 @@ class _Archive:
         """What the pickle holds, with arrays in place of tensors."""
         functions = {
             ("collections", "OrderedDict"): dict,
+            ("argparse", "Namespace"): _Settings,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
             **{("torch", name): None for name in _DTYPES},
