@@ -44,6 +44,7 @@ def main() -> None:
     from cait import exchange, zoo  # after the flags are checked: importing Paddle takes seconds
     from cait.checkpoint_files import find_weights
     from cait.download import fetch_variant
+    from cait.input_record import read_input
 
     suffix = exchange.TARGETS[args.to]
     if args.output is not None:
@@ -55,16 +56,17 @@ def main() -> None:
     else:
         source = find_weights(args.source)
     tensors = exchange.read_any(source, expected)
+    record = read_input(source, tensors)
     variant = args.variant or exchange.name_of(tensors)
     output = args.output
     if output is None:
         in_place = args.to == "paddle" and variant and source.suffix != suffix
         output = HERE / f"{variant}{suffix}" if in_place else source.with_suffix(suffix)
-    exchange.write_any(tensors, output, args.force)
+    exchange.write_any(tensors, output, args.force, record)
     size = sum(value.size for value in tensors.values())
     print(f"written: {output}, {variant or 'a CaiT of no published size'}, {len(tensors)} tensors, {size} parameters")
     if args.verify:
-        print(exchange.logits_digest(exchange.read_any(output)))
+        print(exchange.logits_digest(exchange.read_any(output), record))
 
 
 if __name__ == "__main__":

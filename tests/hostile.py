@@ -476,6 +476,23 @@ def safetensors() -> Iterator[tuple[str, Files]]:
     found["infinite"] = safetensors_file(b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, NaN]}}')
     found["a name with an escape"] = safetensors_file({"\x1b[31m\n": good})
     found["a name of a million letters"] = safetensors_file({"x" * 1_000_000: good})
+    record = {"grid": [2, 2], "patch_size": 4, "heads": 2, "channels": 3}
+    for text in ("", "x", "[]", "1", "null", '"a"', "{}", "[" * 100_000, '{"grid":' * 100_000, "9" * 10_000, "NaN"):
+        found[f"record: {text[:20]}"] = safetensors_file({"a": good, "__metadata__": {"cait": text}})
+    for field, values in {
+        "grid": [None, 4, [4], [2, 2, 2], [2, -2], [2, 2.0], [True, 2], ["2", "2"], [1 << 62, 1 << 62], [[2], 2], {}],
+        "patch_size": [None, 0, -1, 4.0, True, "4", [4], 1 << 200],
+        "heads": [None, 0, 2.5, 1 << 62],
+        "channels": [None, 0, True, 1 << 62, "\x1b[31m"],
+        "mean": [1, "x" * 5000, [], [0.5], [0.5] * 4, [float("nan")] * 3, [float("inf")] * 3, [True] * 3, ["a"] * 3,
+                 [10**400] * 3],
+        "std": [{}, [None] * 3, [[0.5]] * 3],
+    }.items():  # fmt: skip
+        for value in values:
+            text = json.dumps(record | {field: value})
+            found[f"record: {field} {str(value)[:40]}"] = safetensors_file({"a": good, "__metadata__": {"cait": text}})
+    for value in (1, [], {"cait": 1}, {"cait": {}}, {"cait": None}, "cait"):
+        found[f"metadata: {value}"] = safetensors_file({"a": good, "__metadata__": value})
     found["a header of 17 MB"] = safetensors_file(b'{"a":' + b" " * (17 << 20) + once.encode() + b"}")
     return ((name, {"case.safetensors": content}) for name, content in found.items())
 
@@ -483,8 +500,9 @@ def safetensors() -> Iterator[tuple[str, Files]]:
 def read_weights(folder: pathlib.Path) -> None:
     """As conversion reads it."""
     from cait.convert import read_torch_layout
+    from cait.input_record import read_input
 
-    read_torch_layout(folder / "case.safetensors")
+    read_input(folder / "case.safetensors", read_torch_layout(folder / "case.safetensors"))
 
 
 FAMILIES = {

@@ -23,6 +23,7 @@ from cait.exchange import write_any
 from cait.figure import picture
 from cait.results import write_reprod_log, write_results
 from conftest import CLASS_NAMES
+from test_checkpoint import small_model
 
 LARGE = np.arange(60_000, dtype="float32").reshape(300, 200)
 
@@ -51,11 +52,10 @@ def write_picture(path):
         figure.add_subplot().imshow(np.random.default_rng(0).random((200, 200)))
 
 
-class Model:
-    """Stands for a model of 240 kB."""
-
-    def state_dict(self):
-        return {"head.weight": paddle.to_tensor(LARGE)}
+def save_large(path):
+    model = small_model()
+    model.state_dict = lambda: {"head.weight": paddle.to_tensor(LARGE)}  # 240 kB
+    save_weights(model, path)
 
 
 WRITERS = {
@@ -64,7 +64,7 @@ WRITERS = {
     "a.jsonl": write_table,
     "a.npy": lambda path: write_reprod_log(path, {"logits": LARGE}),
     "a.png": write_picture,
-    "a.pdparams": lambda path: save_weights(Model(), path),
+    "a.pdparams": save_large,
     "b.pdparams": lambda path: write_any({"head.weight": LARGE}, path),
     "a.safetensors": lambda path: write_any({"head.weight": LARGE}, path),
     "a.pth": lambda path: write_any({"head.weight": LARGE}, path),

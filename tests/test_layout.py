@@ -57,6 +57,7 @@ LAYERS = [
         "visualize",
         "ops.pack",
         "bench.photos",
+        "position_embedding",
     },
     {
         "checkpoint_files",
@@ -77,6 +78,7 @@ LAYERS = [
         "deploy.bundle_folder",
         "deploy.fused",
         "download",
+        "input_record",
         "ops.build",
         "optim",
         "watch",

@@ -5,7 +5,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import hostile
-from cait.convert import read_torch_layout
 from cait.errors import CaitError
 from cait.safetensors_file import read_safetensors
 from conftest import GOLDEN
@@ -28,7 +27,7 @@ def test_hostile_files_are_refused(tmp_path):
     for name, files in hostile.safetensors():
         path.write_bytes(files["case.safetensors"])
         with pytest.raises(CaitError, match=r"case\.safetensors: ") as caught:
-            read_torch_layout(path)
+            hostile.read_weights(tmp_path)
         assert str(caught.value).isprintable() and len(str(caught.value)) < 600, name
 
 

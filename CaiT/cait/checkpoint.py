@@ -7,7 +7,6 @@ by which loading finds what was damaged since.
 """
 
 import contextlib
-import math
 import os
 import pathlib
 import shutil
@@ -32,8 +31,10 @@ from cait.convert import check_floats, check_shapes, read_torch_layout, transpos
 from cait.ema import ModelEma
 from cait.errors import CaitError, UsageError
 from cait.files import replacing
+from cait.input_record import InputRecord, in_record, other_pixels, read_input, record_of
 from cait.model import CaiT
 from cait.optim import load_optimizer_state, optimizer_state
+from cait.position_embedding import fit_grid
 from cait.state_dict import named_tensors
 
 RECORDED = ("epoch", "step", "classes")  # what the record repeats of the progress
@@ -41,7 +42,7 @@ RECORDED = ("epoch", "step", "classes")  # what the record repeats of the progre
 
 def save_weights(model: CaiT, path: str | os.PathLike) -> None:
     """Writes the weights, whole or not at all."""
-    save_tensors(model.state_dict(), [path], {})
+    save_tensors(model.state_dict(), [path], in_record(record_of(model)))
 
 
 def save_tensors(content: dict[str, Any], files: Sequence[str | os.PathLike], facts: Mapping[str, Any]) -> None:
@@ -87,7 +88,7 @@ def save_checkpoint(
     """
     weights = model.state_dict()
     states = {"model": dict(weights), "optimizer": optimizer_state(optimizer, model), "progress": dict(progress)}
-    facts = {name: progress[name] for name in RECORDED if name in progress}
+    facts = in_record(record_of(model)) | {name: progress[name] for name in RECORDED if name in progress}
     if ema is not None:
         states["ema"] = dict(ema.averages)
         save_tensors(ema.averages, [folder / f"{name}{WEIGHTS}" for name in ema_names], facts)
@@ -164,8 +165,8 @@ def load_weights(
 ) -> list[str]:
     """Loads weights into the model; every tensor must be there in its shape, and no other.
 
-    Two differences can be bridged: a position embedding of another resolution is resized, and with `reset_head` a
-    head of another class count is left as it was made.
+    Two differences can be bridged: a position embedding of another patch grid is resized, from the grid that the file
+    records (`cait.input_record`), and with `reset_head` a head of another class count is left as it was made.
 
     Args:
         path: a `.pdparams`, `.safetensors` or `.pth` file; the suffix may be left out.
@@ -173,62 +174,36 @@ def load_weights(
         is_other_head: with `reset_head`, leave a head of the same count as it was made, too: its classes are others.
 
     Returns:
-        Lines for the log: the file that was read, and what was done to fit it.
+        Lines for the log: the file that was read, and what was done to fit it; those of what may be wrong start with
+        "warning: ".
 
     Raises:
-        CaitError: no such file, no checkpoint, or one of another model (the first mismatching tensors are named).
+        CaitError: no such file, no checkpoint, or one of another model (the first mismatching tensors are named); or it
+            contradicts its record.
     """
     file = find_weights(path)
     weights = read_weights(file)
-    notes = [f"weights from {file}", *_adapt(weights, model, reset_head, is_other_head)]
+    recorded = read_input(file, weights)
+    notes = [f"weights from {file}", *_adapt(weights, model, (file, recorded), reset_head, is_other_head)]
     _set_weights(model, weights, file)
-    return notes
+    return notes + other_pixels(file, recorded, model)
 
 
-def _adapt(weights: dict, model: CaiT, reset_head: bool, is_other_head: bool) -> list[str]:
+def _adapt(
+    weights: dict, model: CaiT, source: tuple[pathlib.Path, InputRecord | None], reset_head: bool, is_other_head: bool
+) -> list[str]:
     """Changes the weights in place where they may differ from the model; says what was done."""
-    notes = []
+    notes, (file, recorded) = [], source
     own = model.state_dict()
     shapes = {name: list(np.shape(weights.get(name, 0))) for name in ("pos_embed", "head.weight")}
-    count = shapes["pos_embed"][1] if len(shapes["pos_embed"]) == 3 else 0
-    side, grid = math.isqrt(count), model.grid_size
-    # A checkpoint does not say its grid. A square number of patches is taken for a square, as all published ones are,
-    # unless the model has just as many patches in a grid of its own: then it may well be this model's own checkpoint.
-    if count and side**2 == count and count != grid[0] * grid[1]:
-        weights["pos_embed"] = resize_pos_embed(weights["pos_embed"], grid)
-        notes.append(f"position embedding resized from {side}x{side} to {grid[0]}x{grid[1]} patches")
-    elif count and side**2 == count and grid != (side, side):
-        notes.append(f"position embedding taken as {grid[0]}x{grid[1]} patches, as many as a {side}x{side} one has")
+    if len(shapes["pos_embed"]) == 3 and shapes["pos_embed"][::2] == own["pos_embed"].shape[::2]:
+        grid = recorded and recorded.grid
+        weights["pos_embed"], notes = fit_grid(weights["pos_embed"], model.grid_size, grid, file)
     has_other_count = shapes["head.weight"] != own["head.weight"].shape
     if reset_head and len(shapes["head.weight"]) == 2 and (has_other_count or is_other_head):
         weights |= {name: own[name].numpy() for name in ("head.weight", "head.bias")}
         notes.append(f"fresh head for {own['head.bias'].shape[0]} classes in place of {shapes['head.weight'][1]}")
     return notes
-
-
-def resize_pos_embed(pos_embed: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """A square position embedding [1, N, D] resized to `grid` = (height, width) patches: [1, height * width, D].
-
-    Bicubic, as DeiT's fine-tuning does it (`torch.nn.functional.interpolate`, align_corners=False, no antialiasing).
-    Paddle's own `interpolate` rounds the scale to float32 and is off by 3e-6 from 14 to 24.
-    """
-    side = math.isqrt(pos_embed.shape[1])
-    image = np.asarray(pos_embed, "float64").reshape(side, side, -1)
-    rows, columns = (_bicubic_matrix(side, size) for size in grid)
-    resized = np.einsum("hy,wx,yxd->hwd", rows, columns, image)
-    return resized.reshape(1, grid[0] * grid[1], -1).astype(pos_embed.dtype)
-
-
-def _bicubic_matrix(size: int, new_size: int) -> np.ndarray:
-    """[new_size, size] weights of Keys' cubic kernel with a = -0.75; beyond the border the last pixel repeats."""
-    matrix = np.zeros((new_size, size))
-    for row in range(new_size):
-        centre = (row + 0.5) * size / new_size - 0.5
-        for pixel in range(math.floor(centre) - 1, math.floor(centre) + 3):
-            t = abs(centre - pixel)
-            weight = 1.25 * t**3 - 2.25 * t**2 + 1 if t <= 1 else -0.75 * (t**3 - 5 * t**2 + 8 * t - 4)
-            matrix[row, min(max(pixel, 0), size - 1)] += weight
-    return matrix
 
 
 def _set_weights(model: CaiT, weights: dict[str, np.ndarray], file: pathlib.Path) -> None:
@@ -246,6 +221,15 @@ def set_tensors(model: CaiT, arrays: dict[str, np.ndarray]) -> None:
     """Fills the model with arrays in Paddle's layout that are known to fit, in the model's own precision."""
     for name, tensor in model.state_dict().items():
         tensor.set_value(np.ascontiguousarray(arrays[name], dtype=str(tensor.dtype).rsplit(".", 1)[-1]))
+
+
+def _check_grid(model: CaiT, recorded: InputRecord | None, file: pathlib.Path) -> None:
+    if recorded is not None and recorded.grid != tuple(model.grid_size):
+        grids = ["{}x{}".format(*grid) for grid in (recorded.grid, model.grid_size)]
+        raise CaitError(
+            f"{file}: the state of a model with {grids[0]} patches, and this one has {grids[1]}; resume with its own "
+            "DATA.IMAGE_SIZE, or start a new run from its weights by -pretrained, which resizes"
+        )
 
 
 def load_checkpoint(
@@ -275,7 +259,9 @@ def load_checkpoint(
         raise CaitError(f"{error}{go_on_instead(stem)}") from error
     if set(states) - {"ema"} != {"model", "optimizer", "progress"}:
         raise CaitError(f"{file}: not the state of a training run")
-    _set_weights(model, check_floats(named_tensors(states["model"], file), str(file)), file)
+    weights = check_floats(named_tensors(states["model"], file), str(file))
+    _check_grid(model, read_input(file, weights), file)
+    _set_weights(model, weights, file)
     load_optimizer_state(optimizer, model, states["optimizer"])
     if ema is not None:
         ema.restart()

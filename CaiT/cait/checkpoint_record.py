@@ -5,7 +5,7 @@ follows. The record stands in the file and not beside it, so that the two can ne
 linked or put in its place, and whenever a write is broken off. Such a file is, in order:
 
 - the pickle that `paddle.save` wrote,
-- the record, JSON in UTF-8: `sha256`, of the pickle, and facts such as `epoch`, `step` and `classes`,
+- the record, JSON in UTF-8: `sha256`, of the pickle, and facts such as `epoch`, `classes` and `input`,
 - 32 bytes: the SHA-256 of the record,
 - 8 bytes: the length of the record in bytes, little-endian,
 - 8 bytes: MARK.

@@ -14,6 +14,7 @@ from cait.checkpoint import read_weights, save_tensors, set_tensors
 from cait.checkpoint_files import SAFETENSORS, TORCH, WEIGHTS
 from cait.errors import CaitError, UsageError
 from cait.files import replacing
+from cait.input_record import InputRecord, in_metadata, in_record
 from cait.model import CaiT
 from cait.outputs import check_output
 from cait.variants import list_models
@@ -56,8 +57,16 @@ def check_target(path: pathlib.Path, suffix: str, force: bool) -> None:
     check_output(path)
 
 
-def write_any(tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = False) -> None:
+def write_any(
+    tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = False, record: InputRecord | None = None
+) -> None:
     """Writes tensors in PyTorch's layout as the kind of file that the suffix of `path` names, whole or not at all.
+
+    Args:
+        tensors: by name.
+        path: of the file.
+        force: replace a checkpoint that is there.
+        record: of the file that the tensors are from; a `.pth` file has no place for it.
 
     Raises:
         UsageError: the file is there and `force` is not set, or torch is needed and not installed.
@@ -66,12 +75,12 @@ def write_any(tensors: dict[str, np.ndarray], path: pathlib.Path, force: bool = 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == WEIGHTS:
         content = {name: paddle.to_tensor(value) for name, value in convert.transpose_linear(tensors).items()}
-        save_tensors(content, [path], {})
+        save_tensors(content, [path], in_record(record))
     elif path.suffix == SAFETENSORS:
         from safetensors.numpy import save
 
         with replacing(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+            temporary.write_bytes(save(tensors, metadata={"format": "pt"} | in_metadata(record)))
     else:
         try:
             import torch
@@ -114,8 +123,8 @@ def model_of(tensors: dict[str, np.ndarray], image_size: tuple[int, int] | None 
     return CaiT(image_size=image_size or (rows * patch_size, columns * patch_size), **sizes, **ratios)
 
 
-def logits_digest(tensors: dict[str, np.ndarray]) -> str:
-    """What a model with tensors in PyTorch's layout answers to `fixed_image`, in words.
+def logits_digest(tensors: dict[str, np.ndarray], record: InputRecord | None = None) -> str:
+    """What a model with tensors in PyTorch's layout answers to `fixed_image`, of the size that the record says.
 
     Computed in float64 and rounded to 6 decimals, so that the SHA-256 is the same on every machine.
 
@@ -123,7 +132,7 @@ def logits_digest(tensors: dict[str, np.ndarray]) -> str:
         CaitError: the logits are not finite.
     """
     with float64(), paddle.no_grad():
-        model = model_of(tensors)
+        model = model_of(tensors, record and record.image_size)
         set_tensors(model, convert.swap_layout(tensors))
         model.eval()
         image = fixed_image(*model.image_size, tensors["patch_embed.proj.weight"].shape[1])

@@ -256,11 +256,11 @@ class CaiT(nn.Layer):
             raise ValueError(f"embedding width {embed_dim} is not a multiple of the number of heads {num_heads}")
         self.image_size = (height, width)
         self.grid_size = (height // patch_size, width // patch_size)
-        num_patches = self.grid_size[0] * self.grid_size[1]
+        self.pixel_stats = None  # (mean, std), each by channel, of what its images are normalised with, where known
 
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
         self.cls_token = _parameter(self, [1, 1, embed_dim], _normal())
-        self.pos_embed = _parameter(self, [1, num_patches, embed_dim], _normal())
+        self.pos_embed = _parameter(self, [1, self.grid_size[0] * self.grid_size[1], embed_dim], _normal())
         self.pos_drop = nn.Dropout(dropout)
         self.blocks = nn.LayerList(
             SelfAttentionBlock(

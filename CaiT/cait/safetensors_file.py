@@ -3,10 +3,12 @@
 The format: the header's length in 8 bytes; the header, JSON with type, shape and place of each tensor; the tensors.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ _READ = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "B
 _READ |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1}
 MAX_HEADER_BYTES = 16 << 20  # a thousand tensors need a hundredth of it
 MAX_DIMENSIONS = 32
+_METADATA = "__metadata__"  # in the header, beside the tensors
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -42,29 +45,57 @@ def check_header(path: pathlib.Path) -> None:
     Raises:
         CaitError: names the tensor and what is wrong with it.
     """
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            size = os.fstat(file.fileno()).st_size
-            if length > min(MAX_HEADER_BYTES, size - 8):
-                raise ValueError(f"its header is said to have {length} bytes")
-            header = json.loads(file.read(length), object_pairs_hook=_once)
-        if not isinstance(header, dict):
-            raise ValueError("its header is no table")
-        header.pop("__metadata__", None)
-        places = sorted(_place(name, entry) for name, entry in header.items())
-    except (ValueError, RecursionError) as error:  # no JSON raises one, too
-        reason = "its header is nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise CaitError(f"{path}: not a safetensors file, or damaged: {reason[:300]}") from error
+    with _naming(path):
+        header, data_bytes = _header(path)
+        places = sorted(_place(name, entry) for name, entry in header.items() if name != _METADATA)
     end = 0
     for start, stop, name in places:
         if start != end:
             problem = "overlaps another tensor" if start < end else "does not follow the tensor before it"
             raise CaitError(f"{path}: not a safetensors file, or damaged: {shown(name)} {problem}")
         end = stop
-    rest = size - 8 - length
-    if end != rest:
-        raise CaitError(f"{path}: not a safetensors file, or damaged: its tensors take {end} bytes, and it has {rest}")
+    if end != data_bytes:
+        raise CaitError(
+            f"{path}: not a safetensors file, or damaged: its tensors take {end} bytes, and it has {data_bytes}"
+        )
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, str]:
+    """What a file says of itself beside its tensors, text by name; empty if nothing.
+
+    Raises:
+        CaitError: the header cannot be read, or the metadata is something else.
+    """
+    with _naming(path):
+        found = _header(path)[0].get(_METADATA)
+        if found is None:
+            return {}
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise ValueError("its metadata is no table of text")
+    return found
+
+
+def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
+    """The header, and how many bytes follow it; ValueError or RecursionError if it is none."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            raise ValueError(f"its header is said to have {length} bytes")
+        header = json.loads(file.read(length), object_pairs_hook=_once)
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    return header, size - 8 - length
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Within it, what is wrong with a header is the CaitError of that file."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:  # no JSON raises one, too
+        reason = "its header is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise CaitError(f"{path}: not a safetensors file, or damaged: {reason[:300]}") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

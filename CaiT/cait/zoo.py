@@ -33,7 +33,15 @@ def model_arguments(config) -> dict:
 
 def build_model(config) -> CaiT:
     """The CaiT that a config describes, with fresh weights."""
-    return CaiT(**model_arguments(config))
+    return _of_arguments(config, model_arguments(config))
+
+
+def _of_arguments(config, arguments: dict) -> CaiT:
+    """A CaiT that knows mean and standard deviation of its images, where the config has them for as many channels."""
+    model = CaiT(**arguments)
+    if arguments["in_channels"] == len(config.DATA.MEAN):
+        model.pixel_stats = (list(config.DATA.MEAN), list(config.DATA.STD))
+    return model
 
 
 def model_of_yaml(path: str | os.PathLike) -> CaiT:
@@ -63,10 +71,11 @@ def create_model(
         CaitError: the weights are missing, damaged or of another model.
         ValueError: arguments that do not go together.
     """
-    values = model_arguments(variant_config(name))
+    config = variant_config(name)
+    values = model_arguments(config)
     if num_classes is not None:
         values["num_classes"] = num_classes
-    model = CaiT(**values | arguments)
+    model = _of_arguments(config, values | arguments)
     if pretrained is not None:
         for note in load_weights(model, pretrained, reset_head=num_classes is not None)[1:]:
             logging.getLogger("cait").warning(note)
