@@ -1,5 +1,6 @@
 """Export, bundle and engines: what is deployed answers as what was trained."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -16,6 +17,7 @@ from cait.checkpoint import save_weights
 from cait.deploy import export as exporting
 from cait.deploy import predictor as predicting
 from cait.deploy.bundle import digest_of_bundle, find_program, read_description
+from cait.deploy.bundle_schema import ADDED
 from cait.deploy.export import build_description, export
 from cait.deploy.inference_engine import Engine, processor_has_bf16
 from cait.deploy.onnx_file import OnnxPredictor, check_tools
@@ -106,7 +108,7 @@ def test_a_fused_program_that_differs_is_no_bundle(tiny_weights, tmp_path, monke
         (lambda folder: edit(folder, files=None), "not the description of a bundle"),
         (lambda folder: edit(folder, image_size="16"), "not the description of a bundle"),
         (lambda folder: edit(folder, files={}), "`files` must name one program and inference.pdiparams"),
-        (lambda folder: edit(folder, format=1), "format 1, and this version reads 2"),
+        (lambda folder: edit(folder, format=1), "format 1, and this version reads 2 and 3"),
         (lambda folder: find_program(folder).unlink(), "missing; the bundle is not whole"),
         (lambda folder: (folder / "inference.pdiparams").unlink(), "missing; the bundle is not whole"),
         (lambda folder: flip(folder / "inference.pdiparams"), "its checksum differs"),
@@ -408,6 +410,28 @@ def test_attention_maps_are_an_output(tiny_weights, full_bundle):
         np.testing.assert_allclose(outputs["logits"], logits.numpy(), atol=1e-5)
         assert outputs["class_attention"].shape == (3, 1, 2, 17)
         np.testing.assert_allclose(outputs["class_attention"], expected, atol=1e-5)
+
+
+def test_maps_that_contradict_the_description_are_an_error(full_bundle, tmp_path):
+    shutil.copytree(full_bundle, tmp_path / "bundle")
+    edit(tmp_path / "bundle", heads=3)
+    words = r"says 3 heads and a grid of 4x4 patches, and its program gives maps of \[2, 17\]"
+    with pytest.raises(CaitError, match=words):
+        Predictor(tmp_path / "bundle", Engine())
+
+
+def test_a_bundle_of_the_format_before_runs(full_bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(full_bundle, folder)
+    content = yaml.safe_load((folder / "inference.yaml").read_text())
+    (folder / "inference.yaml").write_text(
+        yaml.safe_dump({name: value for name, value in content.items() if name not in ADDED} | {"format": 2})
+    )
+    found, expected = read_description(folder), read_description(full_bundle)
+    assert found == dataclasses.replace(expected, heads=None) and expected.heads == 2 and expected.grid == [4, 4]
+    image = expected.self_test_input()
+    for name, array in Predictor(full_bundle, Engine()).outputs(image).items():
+        assert np.array_equal(Predictor(folder, Engine()).outputs(image)[name], array)
 
 
 def test_onnx_files_speak_for_themselves(full_bundle):

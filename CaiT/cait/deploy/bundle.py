@@ -21,7 +21,7 @@ import yaml
 
 from cait import stops
 from cait.deploy.bundle_folder import DESCRIPTION, STEM, bundle_folder
-from cait.deploy.bundle_schema import FORMAT, check
+from cait.deploy.bundle_schema import BEFORE, FORMAT, check, in_new_format
 from cait.digest import sha256_of
 from cait.errors import CaitError, shown
 from cait.files import check_readable, is_file, read_bytes, text_of, write_text
@@ -43,7 +43,9 @@ class Description:
         image_size: [height, width] of the input in pixels.
         crop_pct: see `EvalTransform`.
         interpolation: of the resizing; always bicubic.
-        patch_size: side of a patch in pixels; the attention maps have image_size / patch_size rows and columns.
+        patch_size: side of a patch in pixels.
+        grid: [rows, columns] of patches, image_size / patch_size, and of the attention maps.
+        heads: of the attention; None: not known, in a bundle of an earlier format.
         channels: 3 for RGB, 1 for grey.
         mean, std: of each channel, for pixels in 0-1; the input is (pixel / 255 - mean) / std, [B, channels, h, w].
         class_names: by class index.
@@ -63,6 +65,8 @@ class Description:
     crop_pct: float
     interpolation: str
     patch_size: int
+    grid: list[int]
+    heads: int | None
     channels: int
     mean: list[float]
     std: list[float]
@@ -156,14 +160,15 @@ def read_description(folder: str | os.PathLike, trusted: Collection[str] = ()) -
             raise ValueError("it holds no keys and values")
         content = {"format": FORMAT} | content
         version = content["format"]
-        if type(version) is int and version != FORMAT:
-            raise CaitError(f"{path}: format {shown(version)}, and this version reads {FORMAT}; export the model anew")
+        if type(version) is int and version not in (BEFORE, FORMAT):
+            words = f"format {shown(version)}, and this version reads {BEFORE} and {FORMAT}"
+            raise CaitError(f"{path}: {words}; export the model anew")
         check(content)
     except CaitError:
         raise
     except ValueError as error:
         raise CaitError(f"{path}: not the description of a bundle ({error})") from error
-    description = Description(**content)
+    description = Description(**in_new_format(content))
     for name in (description.program, PARAMETERS):
         verify(folder, description, name)
     return description

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from cait.deploy.bundle_folder import BEGINNINGS
 from cait.errors import shown
 
-FORMAT = 2
+FORMAT = 3
+BEFORE = 2  # is read too
+ADDED = ("grid", "heads")  # by the newer format
 LOGITS, CLASS_ATTENTION = "logits", "class_attention"
 PRECISIONS = ("fp32", "fp16", "bf16")
 MAX_SIDE = 8192
@@ -77,6 +79,8 @@ FIELDS = {
     "crop_pct": _number(0.1, 1),
     "interpolation": _choice("bicubic"),
     "patch_size": _whole(1, MAX_SIDE),
+    "grid": _list(_whole(1, MAX_SIDE), 2, 2),
+    "heads": _whole(1, MAX_SIDE),
     "channels": _choice(1, 3),
     "mean": _list(_number(0, 1), 1, 3),
     "std": _list(_number(1e-6, 1), 1, 3),
@@ -88,25 +92,36 @@ FIELDS = {
     "files": _table(_FILE, _DIGEST),
     "self_test_seed": _whole(0, 2**63 - 1),
     "self_test_logits": _list(_number(-1e30, 1e30), 1, MAX_CLASSES),
-    "format": _choice(FORMAT),
+    "format": _choice(BEFORE, FORMAT),
 }
 
 
 def check(content: Mapping[Any, Any]) -> None:
-    """Demands a description: every field, of its kind, and nothing else.
+    """Demands a description: every field of its format, of its kind, and nothing else.
 
     Raises:
         ValueError: names the field that is missing, unknown, of another kind, or does not go with another.
     """
+    fields = FIELDS
+    if content.get("format") == BEFORE:
+        fields = {name: kind for name, kind in FIELDS.items() if name not in ADDED}
     for name in content:
-        if name not in FIELDS:
-            raise ValueError(f"{shown(name, bare=True)} is no field of it")
-    for name, kind in FIELDS.items():
+        if name not in fields:
+            raise ValueError(f"{shown(name, bare=True)} is no field of it in format {shown(content.get('format'))}")
+    for name, kind in fields.items():
         if name not in content:
             raise ValueError(f"{name} is missing")
         if not kind.fits(content[name]):
             raise ValueError(_why(name, kind, content[name]))
     _check_together(content)
+
+
+def in_new_format(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A description that passed `check`, with the fields that its format lacks; `heads` is None: nothing says it."""
+    if content["format"] != BEFORE:
+        return dict(content)
+    grid = [side // content["patch_size"] for side in content["image_size"]]
+    return {**content, "grid": grid, "heads": None, "format": FORMAT}
 
 
 def _why(name: str, kind: _Kind, value: Any) -> str:
@@ -119,6 +134,11 @@ def _why(name: str, kind: _Kind, value: Any) -> str:
 def _check_together(content: Mapping[str, Any]) -> None:
     if any(side % content["patch_size"] for side in content["image_size"]):
         raise ValueError(f"image_size {content['image_size']} is no multiple of patch_size {content['patch_size']}")
+    if "grid" in content and [side * content["patch_size"] for side in content["grid"]] != content["image_size"]:
+        raise ValueError(
+            f"grid {content['grid']} of patches of {content['patch_size']} pixels is not image_size "
+            f"{content['image_size']}"
+        )
     for name in ("mean", "std"):
         if len(content[name]) != content["channels"]:
             raise ValueError(f"{name} needs as many values as channels says, {content['channels']}")

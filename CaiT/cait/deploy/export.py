@@ -64,6 +64,8 @@ def build_description(
         crop_pct=config.DATA.CROP_PCT,
         interpolation="bicubic",
         patch_size=config.MODEL.PATCH_SIZE,
+        grid=[side // config.MODEL.PATCH_SIZE for side in config.DATA.IMAGE_SIZE],
+        heads=config.MODEL.NUM_HEADS,
         channels=config.MODEL.IN_CHANNELS,
         mean=list(config.DATA.MEAN),
         std=list(config.DATA.STD),

@@ -12,7 +12,7 @@ from paddle import inference
 
 from cait.deploy.bundle import Description, read_description, verified
 from cait.deploy.bundle_folder import DESCRIPTION, bundle_folder
-from cait.deploy.bundle_schema import LOGITS
+from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.inference_engine import Engine, choose_program, paddle_config, why_not
 from cait.errors import CaitError, UsageError
 
@@ -119,6 +119,15 @@ class Predictor:
         if largest > limit:
             how = f"differs by {largest:.2e}" if np.isfinite(largest) else "gives or expects what is no finite logits"
             raise CaitError(f"{self.folder}: the self-test {how}, allowed are {limit:.2e}; export the model anew")
+        if CLASS_ATTENTION in self._outputs:
+            self._check_attention(self._outputs[CLASS_ATTENTION].shape()[2:])
+
+    def _check_attention(self, shape: list[int]) -> None:
+        """Demands of the last axes of the maps, [heads, 1 + patches], what the description says."""
+        (rows, columns), heads = self.description.grid, self.description.heads or shape[0]
+        if list(shape) != [heads, 1 + rows * columns]:
+            words = f"{heads} heads and a grid of {rows}x{columns} patches, and its program gives maps of {list(shape)}"
+            raise CaitError(f"{self.folder}: {DESCRIPTION} says {words}; export the model anew")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits [B, classes] of normalised images [B, channels, height, width], both float32."""

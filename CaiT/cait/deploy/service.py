@@ -180,9 +180,8 @@ class Service:
 
     def _attention(self, attention: np.ndarray) -> dict[str, Any]:
         """Of [blocks, heads, 1 + patches]."""
-        rows, columns = (side // self.description.patch_size for side in self.description.image_size)
         rounded = np.round(attention.astype("float64"), ATTENTION_DECIMALS)
-        maps = rounded[:, :, 1:].reshape(*rounded.shape[:2], rows, columns)
+        maps = rounded[:, :, 1:].reshape(*rounded.shape[:2], *self.description.grid)
         return {"maps": maps.tolist(), "class_token": rounded[:, :, 0].tolist()}
 
     def _entry(self, upload: Upload, result: Any) -> dict[str, Any]:

@@ -34,12 +34,6 @@ from cait.zoo import build_model
 MAP_BYTES = 1 << 30  # of self-attention held at a time; what needs more is computed in several passes
 
 
-def grid_of(description: Description) -> tuple[int, int]:
-    """(rows, columns) of patches in an image."""
-    height, width = (side // description.patch_size for side in description.image_size)
-    return height, width
-
-
 class BundleSource:
     """A bundle that was exported with its class attention.
 
@@ -55,7 +49,7 @@ class BundleSource:
         self.name = name
         self._predictor = Predictor(folder, Engine(use_gpu=has_gpu(), precision=None))
         self.description = self._predictor.description
-        self.grid = grid_of(self.description)
+        self.grid = tuple(self.description.grid)
         if CLASS_ATTENTION not in self.description.outputs:
             raise CaitError(f"{folder}: was exported without its attention: export_model.py --with-attention adds it")
 
