@@ -375,10 +375,10 @@ def read_config(folder: pathlib.Path) -> None:
 
 
 DESCRIPTION = {
-    "variant": "x", "image_size": [8, 8], "crop_pct": 1.0, "interpolation": "bicubic", "patch_size": 4,
-    "grid": [2, 2], "heads": 2, "channels": 1, "mean": [0.5], "std": [0.5], "class_names": ["a", "b"],
-    "weights": "0" * 64, "versions": {}, "precision": "fp32",
-    "outputs": ["logits"], "files": {}, "self_test_seed": 0, "self_test_logits": [0.0, 1.0], "format": 3,
+    "variant": "x", "image_size": [8, 8], "crop_pct": 1.0, "interpolation": "bicubic", "deep_grey": "scale",
+    "patch_size": 4, "grid": [2, 2], "heads": 2, "channels": 1, "mean": [0.5], "std": [0.5], "class_names": ["a", "b"],
+    "weights": "0" * 64, "versions": {}, "precision": "fp32", "outputs": ["logits"], "files": {}, "self_test_seed": 0,
+    "self_test_logits": [0.0, 1.0], "format": 3,
 }  # fmt: skip
 # JSON for YAML, field by field: what no description may hold.
 BAD_FIELDS = {
@@ -387,6 +387,7 @@ BAD_FIELDS = {
     "crop_pct": ["0", "-1", "2", ".nan", ".inf", '"1"', "true", "null", "1e-5"],
     "interpolation": ["nearest", "1", "null", "[bicubic]"],
     "patch_size": ["0", "-4", "3", "4.0", "true", "null", "16", "99999999999999999999"],
+    "deep_grey": ["cut", "true", "null", "[scale]"],
     "grid": ["2", "[2]", "[2, 2, 2]", "[2, -2]", "[4, 1]", "[1, 2]", "[2.0, 2]", "[true, 2]", "null", "[100000, 2]"],
     "heads": ["0", "-1", "2.0", "true", "null", "[2]", "100000"],
     "channels": ["0", "2", "true", "4", "1.0", "null", "3"],

@@ -27,10 +27,10 @@ from serve_load import form
 
 SCRIPT = str(ROOT / "CaiT" / "serve.py")
 DESCRIPTION = Description(
-    variant="fake", image_size=[8, 8], crop_pct=1.0, interpolation="bicubic", patch_size=4, grid=[2, 2], heads=3,
-    channels=1, mean=[0.5], std=[0.5], class_names=["dark", "bright", "neither"], weights="0" * 64, versions={},
-    precision="fp32",
-    outputs=[LOGITS, CLASS_ATTENTION], files={}, self_test_seed=0, self_test_logits=[0.0, 0.0, 0.0],
+    variant="fake", image_size=[8, 8], crop_pct=1.0, interpolation="bicubic", deep_grey="scale",
+    patch_size=4, grid=[2, 2], heads=3, channels=1, mean=[0.5], std=[0.5], class_names=["dark", "bright", "neither"],
+    weights="0" * 64, versions={}, precision="fp32", outputs=[LOGITS, CLASS_ATTENTION], files={}, self_test_seed=0,
+    self_test_logits=[0.0, 0.0, 0.0],
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def write_trial(folder, generation, *more):
     for name in ("inference.json", "inference.pdiparams", *more):
         (trial / name).write_text(f"{name} {generation}")
     files = {path.name: sha256_of(path) for path in trial.iterdir() if path.is_file()}
-    numbers = ([16, 16], 1.0, "bicubic", 4, [4, 4], 2, 1, [0.5], [0.5])
+    numbers = ([16, 16], 1.0, "bicubic", "scale", 4, [4, 4], 2, 1, [0.5], [0.5])
     rest = (CLASS_NAMES, "0" * 64, {}, "fp32", ["logits"], files, 0, [0.0] * len(CLASS_NAMES))
     write_description(trial, Description(generation, *numbers, *rest))
     return files

@@ -52,7 +52,8 @@ if broken != "export":
         (folder / name).write_text(name)
     files = {name: sha256_of(folder / name) for name in ("inference.json", "inference.pdiparams")}
     weights = sha256_of(given["--model_path"] + ".pdparams") if broken != "verify" else "0" * 64
-    known = {"variant": "stub", "image_size": [8, 8], "crop_pct": 1.0, "interpolation": "bicubic", "patch_size": 4,
+    known = {"variant": "stub", "image_size": [8, 8], "crop_pct": 1.0, "interpolation": "bicubic",
+        "deep_grey": "scale", "patch_size": 4,
         "grid": [2, 2], "heads": 2,
         "channels": 1, "mean": [0.5], "std": [0.5], "class_names": ["a"], "weights": weights, "versions": {},
         "precision": "fp32", "outputs": ["logits"], "files": files, "self_test_seed": 0, "self_test_logits": [0.0]}

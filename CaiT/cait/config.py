@@ -44,6 +44,9 @@ KEYS = (
         "Evaluation resizes the short side to floor(size / CROP_PCT) and crops the centre."),
     Key("DATA.MEAN", [0.485, 0.456, 0.406], numbers(0, 1), "Mean of each channel, for pixels in 0-1."),
     Key("DATA.STD", [0.229, 0.224, 0.225], numbers(1e-6, 1), "Standard deviation of each channel."),
+    Key("DATA.DEEP_GREY", "scale", choice("scale", "clip"),
+        "Grey images of 16 bits: scaled to 8, which keeps the picture; or every value above 255 cut to 255, as timm "
+        "and torchvision do, also of 32 bits, which are an error otherwise. A bundle keeps the choice."),
     Key("DATA.NUM_WORKERS", 2, integer(0), "Processes that read images; 0: none beside the main one."),
     Key("DATA.READER", "pillow", choice("pillow", "fast"),
         "Training images: as for the published weights, or more than twice as fast by simplejpeg "

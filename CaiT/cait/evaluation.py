@@ -98,6 +98,11 @@ def evaluate(
         log.warning(
             f"{head}: {len(bad)} of {len(loader.dataset)} images cannot be read and {words}, the first: {first}"
         )
+    if num_scaled := sum(dist.gather(loader.num_scaled)):
+        log.warning(
+            f"{head}: {num_scaled} grey images of 16 bits were scaled to 8, where timm and torchvision cut all values "
+            "above 255; -o DATA.DEEP_GREY=clip gives their pixels"
+        )
     numbers = totals.read(over_processes=True, more_wrong=len(bad) if bad_is_wrong else 0)
     result = EvalResult(*numbers, time.perf_counter() - started, len(bad))
     if not math.isfinite(result.loss):

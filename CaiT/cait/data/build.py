@@ -111,7 +111,8 @@ def _sending(config) -> Sending:
 
 def _loader(config, source: ds.Source, sending: Sending, skip_bad: bool = True, num_processes: int = 1) -> ImageLoader:
     transform = EvalTransform(tuple(config.DATA.IMAGE_SIZE), config.DATA.CROP_PCT)
-    dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED)
+    deep_grey = config.DATA.DEEP_GREY
+    dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED, deep_grey=deep_grey)
     batch_size = config.DATA.BATCH_SIZE_EVAL or config.DATA.BATCH_SIZE
     return ImageLoader(
         dataset,
@@ -137,7 +138,7 @@ def _train_loader(config, source: ds.Source, sending: Sending) -> ImageLoader:
     )
     erasing = RandomErasing(aug.RANDOM_ERASING, aug.ERASING_MODE, aug.ERASING_COUNT) if aug.RANDOM_ERASING else None
     return ImageLoader(
-        ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED, erasing),
+        ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED, erasing, config.DATA.DEEP_GREY),
         config.DATA.BATCH_SIZE,
         shuffle=True,
         seed=config.SEED,

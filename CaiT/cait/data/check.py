@@ -16,7 +16,7 @@ from tqdm import tqdm
 from cait import dist
 from cait.data import cifar
 from cait.data import dataset as ds
-from cait.data.decoding import unreadable
+from cait.data.decoding import SCALE, unreadable
 from cait.data.image_files import list_images
 from cait.errors import CaitError
 from cait.processor import usable_cores
@@ -36,7 +36,7 @@ class Look(NamedTuple):
     bad: list[str]
 
 
-def look(source: ds.Source, mode: str, seconds: float) -> Look:
+def look(source: ds.Source, mode: str, seconds: float, deep_grey: str = SCALE) -> Look:
     """Looks for so many seconds: half of them at whether files exist, in the others it decodes some of them.
 
     Images are taken in an order without order, the same at every call.
@@ -45,6 +45,7 @@ def look(source: ds.Source, mode: str, seconds: float) -> Look:
         source: of the images; those that have no file of their own are passed over.
         mode: "L" or "RGB", as which they are decoded.
         seconds: that it may take.
+        deep_grey: as for `in_mode`.
     """
     if not isinstance(source, ds.FileSource):
         return Look(len(source.names), len(source.names), [])
@@ -60,7 +61,7 @@ def look(source: ds.Source, mode: str, seconds: float) -> Look:
     for index in itertools.takewhile(lambda _: time.monotonic() < started + seconds, order):
         if index not in bad:
             num_decoded += 1
-            if error := ds.error_of(source, index, mode):
+            if error := ds.error_of(source, index, mode, deep_grey):
                 bad[index] = error
     return Look(num_asked, num_decoded, [bad[index] for index in sorted(bad)])
 
@@ -86,7 +87,7 @@ def before_training(
 def _looked(sets, seconds, strict, log) -> CaitError | None:
     fatal, advice = [], []
     for name, dataset in sets.items():
-        num_asked, num_decoded, bad = look(dataset.source, dataset.mode, seconds / len(sets))
+        num_asked, num_decoded, bad = look(dataset.source, dataset.mode, seconds / len(sets), dataset.deep_grey)
         words = f"looked for {num_asked} of {len(dataset)} {name} images, and decoded {num_decoded}"
         log.info(f"{words}: {len(bad)} cannot be read" if bad else f"{words}: found no unreadable one")
         for error in bad[:NAMED]:

@@ -10,7 +10,16 @@ import paddle
 from PIL import Image
 
 from cait.data.augment import RandomErasing
-from cait.data.decoding import IMAGE_MODES, UnreadableImage, check_regular, in_mode, open_image, reading
+from cait.data.decoding import (
+    IMAGE_MODES,
+    SCALE,
+    UnreadableImage,
+    check_regular,
+    in_mode,
+    is_scaled,
+    open_image,
+    reading,
+)
 from cait.data.fast import FastTrainTransform
 from cait.data.image_files import Listing, class_entries, holds_image, images_of, list_images, to_stderr
 from cait.data.list_files import read_labelled, read_paths
@@ -147,11 +156,11 @@ def empty_folders(folder: pathlib.Path, listing: Listing) -> list[str]:
     return [name for name in class_entries(folder) if name not in used]
 
 
-def error_of(source: Source, index: int, mode: str) -> str:
-    """Why an image cannot be decoded as "L" or "RGB"; empty if it can."""
+def error_of(source: Source, index: int, mode: str, deep_grey: str = SCALE) -> str:
+    """Why an image cannot be decoded as "L" or "RGB" (`in_mode`); empty if it can."""
     try:
         with reading(source.names[index]), source.open(index) as image:
-            in_mode(image, mode)
+            in_mode(image, mode, deep_grey)
     except UnreadableImage as error:
         return str(error)
     return ""
@@ -169,10 +178,20 @@ class ImageDataset(paddle.io.Dataset):
         channels: 3 reads as RGB, 1 as grey.
         seed: of the random choices.
         erasing: what it makes of (shape, random generator), after the transform, is the last item of a sample.
+        deep_grey: as for `in_mode`.
+
+    Attributes:
+        num_scaled: images that this process read and scaled from 16 bits to 8, as `is_scaled` says.
     """
 
     def __init__(
-        self, source: Source, transform: Callable, channels: int, seed: int, erasing: RandomErasing | None = None
+        self,
+        source: Source,
+        transform: Callable,
+        channels: int,
+        seed: int,
+        erasing: RandomErasing | None = None,
+        deep_grey: str = SCALE,
     ):
         super().__init__()
         self.source = source
@@ -180,6 +199,8 @@ class ImageDataset(paddle.io.Dataset):
         self.mode = IMAGE_MODES[channels]
         self.seed = seed
         self.erasing = erasing
+        self.deep_grey = deep_grey
+        self.num_scaled = 0
 
     def __len__(self) -> int:
         return len(self.source.names)
@@ -205,7 +226,8 @@ class ImageDataset(paddle.io.Dataset):
                 return array, rng
         rng = self._generator(key)
         with self.source.open(index) as image:
-            image = in_mode(image, self.mode)  # ImageNet has CMYK, grey and palette files
+            self.num_scaled += is_scaled(image, self.deep_grey)
+            image = in_mode(image, self.mode, self.deep_grey)  # ImageNet has CMYK, grey and palette files
         return self.transform(image, rng), rng
 
     def _generator(self, key: tuple[int, ...]) -> np.random.Generator:

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from cait.errors import CaitError
 
 IMAGE_MODES = {1: "L", 3: "RGB"}  # by number of channels
+SCALE, CLIP = "scale", "clip"  # what becomes of grey pixels of more than 8 bits, as DATA.DEEP_GREY says
 ORIENTATION = 0x0112  # EXIF tag
 ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -148,15 +149,27 @@ def unreadable(name: str, error: Exception) -> str:
     return f"{name}: the image cannot be read ({reason})"
 
 
-def in_mode(image: Image.Image, mode: str) -> Image.Image:
+def is_scaled(image: Image.Image, deep_grey: str) -> bool:
+    """Whether `in_mode` scales the pixels of an image from 16 bits to 8."""
+    return image.mode.startswith("I;16") and deep_grey == SCALE
+
+
+def in_mode(image: Image.Image, mode: str, deep_grey: str = SCALE) -> Image.Image:
     """The image as "L" (grey) or "RGB", whatever it was: CMYK, palette, alpha, 16 bits; of an animation the first.
 
+    Args:
+        image: as it was opened.
+        mode: "L" or "RGB".
+        deep_grey: what becomes of grey pixels of more than 8 bits. SCALE: 65535 becomes 255, so that the picture stays
+            what it was. CLIP: every value above 255 becomes 255, so that most pictures are white; so do timm and
+            torchvision, which leave it to Pillow's `convert`. Of 16 bits in colour, Pillow gives the upper 8 to all.
+
     Raises:
-        ValueError: pixels of 32 bits, whose range nothing tells.
+        ValueError: pixels of 32 bits are to be scaled, and nothing tells their range.
     """
-    if image.mode.startswith("I;16"):  # Pillow would cut every value above 255
+    if is_scaled(image, deep_grey):
         image = Image.fromarray((np.asarray(image).astype("float64") / 257 + 0.5).astype("uint8"))
-    elif image.mode in ("I", "F"):
+    elif image.mode in ("I", "F") and deep_grey == SCALE:
         raise ValueError("its pixels have 32 bits; save it with 8 or 16")
     if image.mode == mode and "transparency" not in image.info:
         image.load()  # convert would copy every pixel

@@ -56,12 +56,14 @@ class _Told:
         num_images, num_places: that the arrays hold; 0 where theirs only fill a place.
         bad: images that could not be read.
         failure: why the whole batch could not be read, if so.
+        num_scaled: images that were scaled from 16 bits to 8.
     """
 
     num_images: int
     num_places: int
     bad: list[BadImage]
     failure: str = ""
+    num_scaled: int = 0
 
 
 def _blank() -> list[np.ndarray]:
@@ -109,8 +111,11 @@ class _BatchReader(paddle.io.Dataset):
         return len(self.dataset)
 
     def __getitem__(self, keys: list[tuple[int, ...]]) -> list:
+        scaled_before = self.dataset.num_scaled
         try:
-            return collate([self.dataset[key] for key in keys])
+            *arrays, told = collate([self.dataset[key] for key in keys])
+            told.num_scaled = self.dataset.num_scaled - scaled_before
+            return [*arrays, told]
         except Exception as error:
             return [*_blank(), _Told(0, 0, [], _failure(error))]
 
@@ -157,6 +162,7 @@ class ImageLoader:
 
     Attributes:
         bad: the images left out in this iteration.
+        num_scaled: images of this iteration that were scaled from 16 bits to 8.
         num_read: batches of this epoch that are behind, those included of which nothing could be read.
     """
 
@@ -176,6 +182,7 @@ class ImageLoader:
         self.dataset = dataset
         self.skip_bad_images = skip_bad_images
         self.bad: list[BadImage] = []
+        self.num_scaled = 0
         self.num_read = 0
         self._start: tuple[int, list[str]] = 0, []
         self._sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, seed, repeats, num_processes, rank)
@@ -207,7 +214,7 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises CaitError: an image cannot be read and is not to be left out, or reading failed altogether."""
-        self.num_read, self.bad = self._start[0], []
+        self.num_read, self.num_scaled, self.bad = self._start[0], 0, []
         with contextlib.closing(self._by_processes() if self._num_workers else self._by_thread()) as batches:
             for images, labels, indices, places, values, told in batches:
                 if told.failure:
@@ -216,6 +223,7 @@ class ImageLoader:
                     raise CaitError(told.bad[0].error)
                 self.num_read += 1
                 self.bad = self.bad + told.bad
+                self.num_scaled += told.num_scaled
                 if told.num_images:
                     yield Batch(images, labels, indices, Erased(places, values) if told.num_places else None)
 

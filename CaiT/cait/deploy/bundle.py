@@ -43,6 +43,7 @@ class Description:
         image_size: [height, width] of the input in pixels.
         crop_pct: see `EvalTransform`.
         interpolation: of the resizing; always bicubic.
+        deep_grey: what becomes of grey pixels of more than 8 bits, "scale" or "clip"; see `in_mode`.
         patch_size: side of a patch in pixels.
         grid: [rows, columns] of patches, image_size / patch_size, and of the attention maps.
         heads: of the attention; None: not known, in a bundle of an earlier format.
@@ -64,6 +65,7 @@ class Description:
     image_size: list[int]
     crop_pct: float
     interpolation: str
+    deep_grey: str
     patch_size: int
     grid: list[int]
     heads: int | None

@@ -11,7 +11,7 @@ from cait.errors import shown
 
 FORMAT = 3
 BEFORE = 2  # is read too
-ADDED = ("grid", "heads")  # by the newer format
+ADDED = ("deep_grey", "grid", "heads")  # by the newer format
 LOGITS, CLASS_ATTENTION = "logits", "class_attention"
 PRECISIONS = ("fp32", "fp16", "bf16")
 MAX_SIDE = 8192
@@ -78,6 +78,7 @@ FIELDS = {
     "image_size": _list(_whole(1, MAX_SIDE), 2, 2),
     "crop_pct": _number(0.1, 1),
     "interpolation": _choice("bicubic"),
+    "deep_grey": _choice("scale", "clip"),
     "patch_size": _whole(1, MAX_SIDE),
     "grid": _list(_whole(1, MAX_SIDE), 2, 2),
     "heads": _whole(1, MAX_SIDE),
@@ -121,7 +122,7 @@ def in_new_format(content: Mapping[str, Any]) -> dict[str, Any]:
     if content["format"] != BEFORE:
         return dict(content)
     grid = [side // content["patch_size"] for side in content["image_size"]]
-    return {**content, "grid": grid, "heads": None, "format": FORMAT}
+    return {**content, "deep_grey": "scale", "grid": grid, "heads": None, "format": FORMAT}
 
 
 def _why(name: str, kind: _Kind, value: Any) -> str:

@@ -90,7 +90,7 @@ class Reader:
 
     def __init__(self, description: Description, apply_exif: bool, max_pixels: int = MAX_PIXELS):
         size, channels = tuple(description.image_size), description.channels
-        self.pixels = PixelReader(size, description.crop_pct, channels, apply_exif, max_pixels)
+        self.pixels = PixelReader(size, description.crop_pct, channels, apply_exif, max_pixels, description.deep_grey)
         scale_shift = normalisation(description.mean, description.std)
         self.scale, self.shift = (value.astype("float32") for value in scale_shift)
 

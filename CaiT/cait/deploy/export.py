@@ -63,6 +63,7 @@ def build_description(
         image_size=list(config.DATA.IMAGE_SIZE),
         crop_pct=config.DATA.CROP_PCT,
         interpolation="bicubic",
+        deep_grey=config.DATA.DEEP_GREY,
         patch_size=config.MODEL.PATCH_SIZE,
         grid=[side // config.MODEL.PATCH_SIZE for side in config.DATA.IMAGE_SIZE],
         heads=config.MODEL.NUM_HEADS,

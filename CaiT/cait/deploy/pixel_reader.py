@@ -6,7 +6,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from cait.data.decoding import IMAGE_MODES, UnreadableImage, in_mode, open_image, reading, upright
+from cait.data.decoding import IMAGE_MODES, SCALE, UnreadableImage, in_mode, open_image, reading, upright
 from cait.data.transforms import EvalTransform
 
 MAX_PIXELS = 100_000_000  # 10000 x 10000: more is refused before it is decoded
@@ -22,6 +22,7 @@ class PixelReader:
         channels: 1 or 3.
         apply_exif: turn the image as its EXIF orientation says.
         max_pixels: of an image; more is refused before it is decoded.
+        deep_grey: as for `in_mode`.
     """
 
     image_size: tuple[int, int]
@@ -29,6 +30,7 @@ class PixelReader:
     channels: int
     apply_exif: bool
     max_pixels: int = MAX_PIXELS
+    deep_grey: str = SCALE
 
     def __post_init__(self):
         Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first and refuses at twice its number; ours is one
@@ -45,4 +47,5 @@ class PixelReader:
                 size = f"{image.width}x{image.height}"
                 raise UnreadableImage(f"{name}: {size} pixels, more than the {self.max_pixels} allowed")
             turned = upright(image) if self.apply_exif else image
-            return EvalTransform(self.image_size, self.crop_pct)(in_mode(turned, IMAGE_MODES[self.channels]))
+            image = in_mode(turned, IMAGE_MODES[self.channels], self.deep_grey)
+            return EvalTransform(self.image_size, self.crop_pct)(image)
