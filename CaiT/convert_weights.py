@@ -56,7 +56,7 @@ def main() -> None:
     else:
         source = find_weights(args.source)
     tensors = exchange.read_any(source, expected)
-    record = read_input(source, tensors)
+    record = read_input(source, tensors) or (zoo.variant_record(args.variant) if args.variant else None)
     variant = args.variant or exchange.name_of(tensors)
     output = args.output
     if output is None:

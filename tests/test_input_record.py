@@ -17,7 +17,8 @@ from cait.input_record import METADATA, in_record, read_input, record_of
 from cait.optim import adamw
 from cait.position_embedding import resize_pos_embed
 from cait.safetensors_file import read_metadata
-from cait.zoo import create_model, model_of_yaml
+from cait.variants import list_models
+from cait.zoo import create_model, model_of_yaml, variant_config, variant_record
 from conftest import ROOT, run_python
 from test_checkpoint import assert_equal_weights, small_model, trained
 
@@ -213,6 +214,30 @@ def test_other_pixels_than_in_training_are_warned_of(tmp_path):
     assert note.startswith(
         f"warning: {tmp_path / 'a.pdparams'} was trained with DATA.MEAN [0.5, 0.5, 0.5] and DATA.STD"
     )
+
+
+def test_weights_that_are_resumed_alone_say_how_they_were_taken(tmp_path):
+    save_bare(small_model(image_size=(8, 12)), tmp_path)
+    other, notes = small_model(image_size=(8, 12)), []
+    assert ckpt.load_checkpoint(other, adamw(other, 0.0), tmp_path / "bare", note=notes.append) is None
+    assert len(notes) == 1 and notes[0].startswith("warning: position embedding taken as 2x3 patches")
+
+
+def test_converted_weights_of_a_published_variant_get_the_record_of_it(tmp_path):
+    model = create_model("cait_xxs24_224")
+    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    save_file(convert.transpose_linear(tensors), tmp_path / "theirs.safetensors")
+    words = [tmp_path / "theirs.safetensors", "--output", tmp_path / "a.pdparams"]
+    assert run_python(SCRIPT, *words).returncode == 0
+    assert read_input(tmp_path / "a.pdparams", {}) is None
+    assert run_python(SCRIPT, *words, "--force", "--variant", "cait_xxs24_224").returncode == 0
+    assert read_input(tmp_path / "a.pdparams", {}) == record_of(model)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_record_of_a_variant_is_that_of_its_model(name):
+    heads = variant_config(name).MODEL.NUM_HEADS
+    assert record_of(create_model(name, embed_dim=heads, depth=1)) == variant_record(name)
 
 
 def test_models_of_a_config_know_their_pixels(tmp_path):

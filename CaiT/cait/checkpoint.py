@@ -10,7 +10,7 @@ import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -233,13 +233,18 @@ def _check_grid(model: CaiT, recorded: InputRecord | None, file: pathlib.Path) -
 
 
 def load_checkpoint(
-    model: CaiT, optimizer: paddle.optimizer.Optimizer, path: str | os.PathLike, ema: ModelEma | None = None
+    model: CaiT,
+    optimizer: paddle.optimizer.Optimizer,
+    path: str | os.PathLike,
+    ema: ModelEma | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict | None:
     """Puts a run back where a checkpoint left it.
 
     Args:
         path: as for `find_states`. Where there is no `.pdstates`, the weights alone are loaded.
         ema: gets the saved averages; where there are none, it starts from the weights that were loaded.
+        note: where there are weights alone, gets the lines on what was done to fit them, see `load_weights`.
 
     Returns:
         The saved progress; None where only weights were found.
@@ -249,7 +254,8 @@ def load_checkpoint(
     """
     stem, file = find_states(path)
     if not file.is_file():
-        load_weights(model, path if pathlib.Path(path).is_file() else stem)
+        for line in load_weights(model, path if pathlib.Path(path).is_file() else stem)[1:]:
+            note(line)
         if ema is not None:
             ema.restart()
         return None

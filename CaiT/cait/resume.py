@@ -136,14 +136,15 @@ def starting_point(
         if ema is not None:
             ema.restart()
         return progress, [], words
-    saved = load_checkpoint(model, optimizer, resume, ema)
+    notes: list[str] = []
+    saved = load_checkpoint(model, optimizer, resume, ema, notes.append)
     if saved is None:
         if config.TRAIN.LAST_EPOCH is None:
             raise UsageError(
                 f"{resume}: holds weights without a training state; -last_epoch=N says how many epochs they had, "
                 "or -pretrained starts a new run from them"
             )
-        return progress | {"epoch": config.TRAIN.LAST_EPOCH}, [], f"the weights {resume}"
+        return progress | {"epoch": config.TRAIN.LAST_EPOCH}, [], "; ".join([f"the weights {resume}", *notes])
     words = f"{resume}, epoch {saved['epoch']}, step {saved['step']}"
     if "in_epoch" in saved:
         _check_plan(resume, saved, plan)

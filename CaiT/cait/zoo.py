@@ -10,6 +10,7 @@ from cait.checkpoint import load_weights
 from cait.config import make_config, read_yaml
 from cait.convert import tensor_shapes
 from cait.errors import UsageError
+from cait.input_record import InputRecord
 from cait.model import CaiT
 from cait.variants import list_models, variants_folder
 
@@ -98,6 +99,19 @@ def variant_shapes(config: CfgNode) -> dict[str, tuple[int, ...]]:
         mlp_dim_token_only=int(model.EMBED_DIM * model.MLP_RATIO_TOKEN_ONLY),
         qkv_bias=model.QKV_BIAS,
     )
+
+
+def variant_record(name: str) -> InputRecord:
+    """What the weights of a published variant would record, had their authors done so.
+
+    Raises:
+        UsageError: no such variant.
+    """
+    config = variant_config(name)
+    model, data = config.MODEL, config.DATA
+    rows, columns = (side // model.PATCH_SIZE for side in data.IMAGE_SIZE)
+    sizes = model.PATCH_SIZE, model.NUM_HEADS, model.IN_CHANNELS
+    return InputRecord((rows, columns), *sizes, tuple(data.MEAN), tuple(data.STD))
 
 
 def count_macs(config: CfgNode) -> int:
