@@ -398,6 +398,7 @@ def test_softmax():
 
 def test_attention_maps_are_an_output(tiny_weights, full_bundle):
     _, model, _ = tiny_weights
+    model.eval()
     images = np.random.default_rng(5).standard_normal((3, 1, 16, 16)).astype("float32")
     with paddle.no_grad():
         logits, maps = model.forward_with_attention(paddle.to_tensor(images), ["blocks_token_only.0"])
