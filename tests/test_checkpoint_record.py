@@ -1,5 +1,6 @@
 """A checkpoint knows whether it is as it was saved, and others' files are read as they are."""
 
+import hashlib
 import os
 import shutil
 
@@ -51,6 +52,17 @@ def damages(content):
     cuts = (content[:-length] for length in (1, 8, 40, 48, 512, 4096))
     yield from (cut for cut in cuts if not cut.endswith(b"."))
     yield content + b"\0"
+
+
+@pytest.mark.parametrize("record", [b"[]", b"1", b"null", b"{", b"\xff", b"[" * 100_000])
+def test_a_record_that_is_no_table_is_refused(tmp_path, record):
+    ckpt.save_weights(small_model(), tmp_path / "a.pdparams")
+    content = (tmp_path / "a.pdparams").read_bytes()
+    pickled = content[: content.rindex(b'{"sha256"')]
+    footer = hashlib.sha256(record).digest() + len(record).to_bytes(8, "little") + MARK
+    (tmp_path / "a.pdparams").write_bytes(pickled + record + footer)
+    with pytest.raises(CaitError, match=r"a\.pdparams: not a checkpoint of this project \(its record is no table"):
+        ckpt.load_weights(small_model(), tmp_path / "a")
 
 
 @pytest.mark.parametrize("suffix", [".pdparams", ".pdstates"])

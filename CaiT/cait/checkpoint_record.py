@@ -95,4 +95,10 @@ def _read(path: str | os.PathLike) -> tuple[dict[str, Any] | None, int]:
         record = file.read(length) if size >= 0 else b""
     if hashlib.sha256(record).digest() != digest:
         raise CaitError(f"{path}: damaged (its end is not as it was saved); {ADVICE}")
-    return json.loads(record), size
+    try:
+        found = json.loads(record)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):  # whoever wrote it has written a checksum as well
+        raise CaitError(f"{path}: not a checkpoint of this project (its record is no table of JSON); {ADVICE}")
+    return found, size
