@@ -240,6 +240,16 @@ def test_what_one_process_cannot_read_ends_all_with_its_reason(tiny_yaml, digits
     assert launcher or (tmp_path / "run" / "latest.pdstates").is_file()  # of the epoch before the validation
 
 
+RECIPE = {"TRAIN.ACCUM_ITER": 2, "TRAIN.GRAD_CLIP": 1.0, "TRAIN.EMA_DECAY": 0.9, "AUG.MIXUP": 0.8}
+
+
+def test_no_number_is_read_while_pythons_lock_is_held(tiny_yaml, digits, tmp_path):
+    """The others of a run would take a process for gone that waits so for a GPU, which waits for them."""
+    more = ["-ngpus=2", "-epochs=2", *keys(RECIPE)]
+    result = run_python(HELPER, "reads", *words(tiny_yaml, digits, tmp_path / "run", *more)[1:])
+    assert result.returncode == 0 and not result.stderr, result.stderr
+
+
 def test_a_loss_that_is_not_finite_in_one_process_is_named_by_it(tiny_yaml, digits, tmp_path):
     command = [HELPER, "nan", *words(tiny_yaml, digits, tmp_path / "run", "-ngpus=2")[1:]]
     result = run_python(*command)

@@ -23,6 +23,7 @@ LAYERS = [
         "stops",
         "streams",
         "variants",
+        "watchdog_process",
         "deploy.batcher",
     },
     {"command", "outputs", "temporary", "watchdog"},

@@ -9,7 +9,7 @@ silently leaves out gradients that are not contiguous. The price is that sums do
 import contextlib
 import io
 import os
-import socket
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,6 +21,8 @@ from cait.command import outcome
 from cait.errors import CaitError, UsageError
 from cait.watchdog import Watchdog
 
+REASON_SECONDS = 5.0  # a collective fails where another process is gone, which the watchdog knows and says by then
+_of_this_process: Watchdog | None = None  # from `joined` on, where there are several processes
 BUCKET_ELEMENTS = 2**24  # 64 MB of float32, which is what the sum of the gradients needs at a time
 
 
@@ -58,13 +60,15 @@ def joined() -> Iterator[None]:
         return
     with contextlib.redirect_stderr(io.StringIO()):  # the flags that differ from Paddle's defaults
         distributed.init_parallel_env()
-    watchdog = _watchdog()
+    global _of_this_process
+    _of_this_process = watchdog = _watchdog()
     try:
         yield
         watchdog.finish()
     except BaseException as error:
         known = outcome(error)
         if known is None:
+            time.sleep(REASON_SECONDS)
             traceback.print_exc()
             known = f"{type(error).__name__}: {error}", 1
         message, exit_code = known
@@ -78,13 +82,13 @@ def _watchdog() -> Watchdog:
     is_first_here = os.environ.get("PADDLE_LOCAL_RANK", os.environ.get("PADDLE_RANK_IN_NODE", str(rank()))) == "0"
     watchdog = Watchdog(rank(), world_size(), is_first_here)
     host = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].rpartition(":")[0]
-    server = socket.create_server(("", 0), backlog=world_size()) if rank() == 0 else None
-    port = gather(server.getsockname()[1] if server else None)[0]
+    ports: list[int | None] = []
+    distributed.all_gather_object(ports, watchdog.listen() if rank() == 0 else None)
+    port = ports[0]
     try:
-        if server:
-            watchdog.listen(server)
-        else:
+        if rank() > 0:
             watchdog.connect(host, port)
+        watchdog.join()
     except OSError as error:
         raise CaitError(f"process {rank()}: no connection with process 0 at {host}:{port} ({error})") from error
     return watchdog
@@ -99,16 +103,16 @@ def sum_over_processes(values: paddle.Tensor) -> paddle.Tensor:
 
 def total(count: int) -> int:
     """The sum of a count over all processes."""
-    return count if world_size() == 1 else sum_over_processes(paddle.to_tensor([count], dtype="int64")).item()
+    return sum(gather(count))
 
 
 def gather(value: Any) -> list[Any]:
-    """The plain values of all processes, by rank."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = []
-    distributed.all_gather_object(values, value)
-    return values
+    """The plain values of all processes, by rank: what JSON holds; of several processes, tuples become lists.
+
+    They do not go through the GPU: Paddle holds Python's lock while it waits there for a number (`Tensor.item`), and
+    waits for all that the GPU was given before.
+    """
+    return [value] if _of_this_process is None else _of_this_process.gather(value)
 
 
 def wait_for_all() -> None:
