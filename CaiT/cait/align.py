@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import paddle
-from paddle.nn import functional as F
 from paddle.nn.utils import clip_grad_norm_
 from PIL import Image
 
@@ -139,9 +138,9 @@ def criteria(labels: np.ndarray, teacher_logits: np.ndarray, mixed_targets: np.n
     """Rung 3: the losses of the recipe by name, each (logits) -> loss."""
     labels, teacher = paddle.to_tensor(labels), paddle.to_tensor(teacher_logits)
     mixed = paddle.to_tensor(mixed_targets.astype("float64"))
-    hard, soft = (losses.distillation(F.cross_entropy, kind, ALPHA, TAU) for kind in ("hard", "soft"))
+    hard, soft = (losses.distillation(losses.cross_entropy, kind, ALPHA, TAU) for kind in ("hard", "soft"))
     return {
-        "cross_entropy": lambda logits: F.cross_entropy(logits, labels),
+        "cross_entropy": lambda logits: losses.cross_entropy(logits, labels),
         "label_smoothing_0.1": lambda logits: losses.label_smoothing_cross_entropy(SMOOTHING)(logits, labels),
         "soft_target_mixup_lam0.3_smooth0.1": lambda logits: losses.soft_target_cross_entropy(logits, mixed),
         "hard_distill_a0.5": lambda logits: hard(logits, (labels, teacher)),
@@ -185,7 +184,7 @@ def training(model: CaiT, images: np.ndarray, labels: np.ndarray, clip: float | 
     optimizer.set_lr(TRAINING["lr"])
     images, labels, values = paddle.to_tensor(images), paddle.to_tensor(labels), []
     for _ in range(TRAINING["steps"]):
-        loss = F.cross_entropy(model(images), labels)
+        loss = losses.cross_entropy(model(images), labels)
         loss.backward()
         if clip is not None:
             clip_grad_norm_(model.parameters(), clip)

@@ -16,6 +16,7 @@ from cait.data.normalize import Normalize
 from cait.engine import Totals
 from cait.errors import CaitError
 from cait.log import progress
+from cait.losses import cross_entropy
 from cait.precision import Precision
 
 
@@ -78,7 +79,7 @@ def evaluate(
     try:
         for step, batch in enumerate(progress(loader, log, len(loader), head)):
             logits = precision.run(model, normalize(batch.images)).astype("float64")
-            totals.add(F.cross_entropy(logits, batch.labels), logits, batch.labels)
+            totals.add(cross_entropy(logits, batch.labels), logits, batch.labels)
             see(logits, batch.labels)
             if step % report_freq == 0:
                 loss, acc1, acc5, _ = totals.read()

@@ -12,9 +12,24 @@ from paddle.nn import functional as F
 Criterion = Callable[[paddle.Tensor, Any], paddle.Tensor]  # (logits, targets) -> mean loss []
 
 
+def log_softmax(logits: paddle.Tensor) -> paddle.Tensor:
+    """`log softmax` along the last axis, whatever its size.
+
+    Not by `F.log_softmax` or `F.cross_entropy`, which stop at -64 on CPUs: a loss of 100 would be 64, and one of logits
+    of -inf finite.
+    """
+    shifted = logits - logits.detach().max(axis=-1, keepdim=True)
+    return shifted - shifted.exp().sum(axis=-1, keepdim=True).log()
+
+
+def cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+    """Mean over the batch of `-log softmax(logits)[label]`."""
+    return F.nll_loss(log_softmax(logits), labels)
+
+
 def soft_target_cross_entropy(logits: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
     """Mean over the batch of `sum(-target * log softmax(logits))`; the rows of `targets` sum to one."""
-    return -(targets * F.log_softmax(logits, axis=-1)).sum(axis=-1).mean()
+    return -(targets * log_softmax(logits)).sum(axis=-1).mean()
 
 
 def smooth_labels(labels: paddle.Tensor, num_classes: int, smoothing: float) -> paddle.Tensor:
@@ -30,7 +45,7 @@ def label_smoothing_cross_entropy(smoothing: float) -> Callable[[paddle.Tensor, 
 
     def criterion(logits, labels):
         if smoothing == 0.0:
-            return F.cross_entropy(logits, labels)
+            return cross_entropy(logits, labels)
         return soft_target_cross_entropy(logits, smooth_labels(labels, logits.shape[1], smoothing).astype(logits.dtype))
 
     return criterion
@@ -38,13 +53,12 @@ def label_smoothing_cross_entropy(smoothing: float) -> Callable[[paddle.Tensor, 
 
 def hard_distillation(logits: paddle.Tensor, teacher_logits: paddle.Tensor) -> paddle.Tensor:
     """Cross-entropy against the teacher's decision."""
-    return F.cross_entropy(logits, teacher_logits.argmax(axis=-1))
+    return cross_entropy(logits, teacher_logits.argmax(axis=-1))
 
 
 def soft_distillation(logits: paddle.Tensor, teacher_logits: paddle.Tensor, tau: float) -> paddle.Tensor:
     """Kullback-Leibler divergence at temperature `tau`, times tau^2, over all B * C elements, as DeiT defines it."""
-    log_student = F.log_softmax(logits / tau, axis=-1)
-    log_teacher = F.log_softmax(teacher_logits / tau, axis=-1)
+    log_student, log_teacher = log_softmax(logits / tau), log_softmax(teacher_logits / tau)
     divergence = (log_teacher.exp() * (log_teacher - log_student)).sum()
     return divergence * tau**2 / (logits.shape[0] * logits.shape[1])
 
