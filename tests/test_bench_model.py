@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cait.bench import measure, model
+from cait.bench import engine, measure, model
 from cait.bench.engine_process import EngineProcess
 from cait.bench.measure import Measurement
 from cait.bench.report import Table
@@ -177,3 +177,22 @@ def test_an_engine_process_is_found_wherever_it_is_started(tmp_path, monkeypatch
     assert (measure.SCRIPTS / "cait" / "bench" / "engine.py").is_file()
     with EngineProcess("plain", tiny_bundle, 1, "fp32", 1) as engine:
         assert not engine.missing
+
+
+def test_a_model_is_made_where_it_is_to_run(monkeypatch):
+    """On a machine with a GPU it would lie there otherwise."""
+    import paddle
+
+    from cait import zoo
+
+    places = []
+
+    def make(name):
+        places.append(name)
+        raise KeyError(name)
+
+    monkeypatch.setattr(paddle, "set_device", places.append)
+    monkeypatch.setattr(zoo, "create_model", make)
+    with pytest.raises(KeyError):
+        engine._eager(engine.Spec("eager", "cait_xxs24_224"))
+    assert places == ["cpu", "cait_xxs24_224"]

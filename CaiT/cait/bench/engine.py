@@ -69,9 +69,9 @@ def _eager(spec: Spec) -> Ready:
 
     if spec.precision != "fp32":
         raise Missing("PaddlePaddle has no eager bf16 on the CPU")
+    paddle.set_device("cpu")  # before the weights are made: they lie where they were made
     model = create_model(spec.source)
     model.eval()
-    paddle.set_device("cpu")
 
     def run(images: np.ndarray) -> Any:
         with paddle.no_grad():
