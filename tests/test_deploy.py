@@ -16,9 +16,10 @@ from cait import align_deploy
 from cait.align_deploy import deployment_rows
 from cait.checkpoint import save_weights
 from cait.deploy import export as exporting
+from cait.deploy import inference_engine
 from cait.deploy import predictor as predicting
 from cait.deploy.bundle import digest_of_bundle, find_program, read_description
-from cait.deploy.bundle_schema import ADDED
+from cait.deploy.bundle_schema import ADDED, PRECISIONS
 from cait.deploy.export import build_description, export
 from cait.deploy.inference_engine import Engine, processor_has_bf16
 from cait.deploy.onnx_file import OnnxPredictor, check_tools
@@ -358,6 +359,34 @@ def test_bf16_is_close_or_refused_with_the_reason(tiny_weights, tiny_bundle):
 def test_a_precision_that_the_hardware_lacks_is_an_error(tiny_bundle, engine, words):
     with pytest.raises(UsageError, match=words):
         Predictor(tiny_bundle, engine)
+
+
+@pytest.mark.parametrize(
+    "built_with, installed, words",
+    [
+        ((0, 0, 0), (0, 0, 0), "this PaddlePaddle was built without TensorRT"),
+        ((8, 5, 3), (0, 0, 0), "TensorRT is not installed, .* this PaddlePaddle was built with 8.5.3"),
+        ((8, 5, 3), (8, 6, 1), ""),
+    ],
+)
+def test_tensorrt_is_used_where_its_libraries_are(monkeypatch, built_with, installed, words):
+    """Every wheel for GPUs was built with it."""
+    monkeypatch.setattr(inference_engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(inference_engine.inference, "get_trt_compile_version", lambda: built_with)
+    monkeypatch.setattr(inference_engine.inference, "get_trt_runtime_version", lambda: installed)
+    assert re.fullmatch(words, inference_engine.why_not(Engine(use_gpu=True, tensorrt=True)))
+
+
+def test_names_of_precisions_are_paddles():
+    assert PRECISIONS == tuple(inference_engine.PRECISION_TYPES) == tuple(inference_engine.TENSORRT_MODES)
+    for name in inference_engine.PRECISION_TYPES.values():
+        assert hasattr(inference_engine.inference.PrecisionType, name)
+
+
+def test_names_of_tensorrts_modes_are_paddles():
+    tensorrt = pytest.importorskip("paddle.tensorrt", reason="PaddlePaddle for CPUs and 2.6 have none")
+    for name in inference_engine.TENSORRT_MODES.values():
+        assert hasattr(tensorrt.PrecisionMode, name)
 
 
 def test_processors_are_recognised_by_their_flags(tmp_path):

@@ -14,7 +14,7 @@ class Engine:
         onednn: on the CPU, with oneDNN's kernels.
         cpu_threads: on the CPU.
         precision: fp32; bf16, on a processor or GPU that has it; fp16, on a GPU. None: that of the bundle.
-        tensorrt: on a GPU, with TensorRT where PaddlePaddle was built with it.
+        tensorrt: on a GPU, with TensorRT where PaddlePaddle was built with it and its libraries are installed.
         max_batch_size: images a call, at most; TensorRT plans with it.
         fused: on the CPU with oneDNN, prefer the bundle's fused program, where this machine has its operators.
     """

@@ -12,6 +12,9 @@ from cait.processor import CPUINFO, processor_fields
 
 GPU_MEMORY_MB = 256  # reserved at first; it grows
 TENSORRT_WORKSPACE = 1 << 30
+# What Paddle Inference and Paddle's TensorRT call the precisions.
+PRECISION_TYPES = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
+TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 
 
 def why_not(engine: Engine) -> str:
@@ -20,8 +23,11 @@ def why_not(engine: Engine) -> str:
         return reason
     if engine.use_gpu and not has_gpu():
         return "a GPU was asked for, but there is none, or this PaddlePaddle is the CPU build"
-    if engine.tensorrt and not any(inference.get_trt_compile_version()):
+    if engine.tensorrt and not any(built_with := inference.get_trt_compile_version()):
         return "this PaddlePaddle was built without TensorRT"
+    if engine.tensorrt and not any(inference.get_trt_runtime_version()):
+        version = ".".join(map(str, built_with))
+        return f"TensorRT is not installed, or its libraries are not found; this PaddlePaddle was built with {version}"
     if not engine.use_gpu and engine.precision == "bf16" and not processor_has_bf16():
         return "this processor has no bf16 instructions"
     return ""
@@ -74,8 +80,7 @@ def paddle_config(
     config.enable_memory_optim()
     config.disable_glog_info()
     if engine.use_gpu:
-        kinds = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
-        precision = getattr(inference.PrecisionType, kinds[engine.precision])
+        precision = getattr(inference.PrecisionType, PRECISION_TYPES[engine.precision])
         config.enable_use_gpu(GPU_MEMORY_MB, 0, precision)
         if engine.tensorrt and program.suffix == ".pdmodel":
             config.enable_tensorrt_engine(
@@ -111,8 +116,7 @@ def _through_tensorrt(
     largest = shape(engine.max_batch_size)
     inputs = tensorrt.Input(min_input_shape=shape(1), optim_input_shape=largest, max_input_shape=largest)
     config = tensorrt.TensorRTConfig(inputs=[inputs])
-    kinds = {"fp32": "FP32", "fp16": "FP16", "bf16": "BFP16"}
-    config.precision_mode = getattr(tensorrt.PrecisionMode, kinds[engine.precision])
+    config.precision_mode = getattr(tensorrt.PrecisionMode, TENSORRT_MODES[engine.precision])
     config.workspace_size = TENSORRT_WORKSPACE
     config.save_model_dir = str(scratch / STEM)
     tensorrt.convert(str(folder / STEM), config)
