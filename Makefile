@@ -16,6 +16,10 @@ INSTALLED := $(shell cat $(VENV)/installed 2>/dev/null)
 PADDLE ?= $(or $(INSTALLED),paddlepaddle>=3.3.1)
 CHANGED := $(if $(filter-out $(INSTALLED),$(PADDLE)),FORCE)
 
+# `-i URL` in PADDLE is for PaddlePaddle alone: its own index has few of the other packages.
+INDEX = $(filter http%,$(PADDLE))
+BUILD = $(filter-out -i http%,$(PADDLE))
+
 .PHONY: install demo serve test test-slow test-paddle26 lint docs FORCE
 
 install: $(VENV)/installed
@@ -27,8 +31,9 @@ $(VENV)/installed: $(REQUIREMENTS) $(CHANGED)
 	wanted=$$(echo '$(firstword $(PADDLE))' | sed 's/[^a-z-].*//'); \
 	if [ -n "$$found" ] && [ "$$found" != "$$wanted" ]; then \
 	    echo "error: $(VENV) holds $$found; remove the folder before installing $$wanted" >&2; exit 2; fi
-	$(BIN)/python -m pip install $(foreach word,$(PADDLE),'$(word)')
-	$(BIN)/python -m pip install $(foreach word,$(filter-out paddlepaddle%,$(PADDLE)),'$(word)') \
+	$(if $(INDEX),$(BIN)/python -m pip install --no-deps -i '$(INDEX)' '$(firstword $(BUILD))')
+	$(BIN)/python -m pip install $(foreach word,$(BUILD),'$(word)')
+	$(BIN)/python -m pip install $(foreach word,$(filter-out paddlepaddle%,$(BUILD)),'$(word)') \
 	    $(addprefix -r ,$(REQUIREMENTS))
 	@echo '$(PADDLE)' > $@
 

@@ -100,3 +100,15 @@ def test_without_paddle_other_errors_look_as_ever(without_paddle):
     code = "try:\n import cait\nexcept ImportError as error:\n print(error.name)\n1 / 0"
     result = without_paddle("-c", code)
     assert result.stdout == "paddle\n" and "Traceback" in result.stderr and "ZeroDivisionError" in result.stderr
+
+
+def test_an_index_of_paddle_serves_paddle_alone(tmp_path):
+    """Most of the other packages are not on it."""
+    build, index = "paddlepaddle-gpu==3.3.1", "https://index.example/cu126/"
+    words = ["make", "-n", "install", f"VENV={tmp_path}", f"PADDLE={build} -i {index}"]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    installs = [line for line in result.stdout.replace("\\\n", "").splitlines() if "pip install" in line]
+    first, paddle, others = (line.partition("pip install")[2].split() for line in installs)
+    assert first == ["--no-deps", "-i", f"'{index}'", f"'{build}'"] and paddle == [f"'{build}'"]
+    assert others[:2] == ["-r", "requirements.txt"] and "-i" not in others
