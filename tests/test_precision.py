@@ -8,7 +8,7 @@ import pytest
 
 from cait import precision as module
 from cait.errors import UsageError
-from cait.model import ClassAttention, TalkingHeadsAttention, add_branch
+from cait.model import CaiT, ClassAttention, TalkingHeadsAttention, add_branch
 from cait.precision import Precision, build_precision
 
 # With float32 weights, Paddle's promotion would leave next to nothing in half precision; norms stay in float32.
@@ -180,3 +180,34 @@ def test_a_gpu_without_the_precision_is_an_error(tiny_config, monkeypatch, spied
     with precision.autocast():
         pass
     assert spied == [{"enable": True, "dtype": "float16", "level": "O2"} | O2] and module.INITIAL_LOSS_SCALE == 65536
+
+
+@pytest.mark.parametrize("options", [{"recompute": True}, {"query_chunk": 3}], ids=str)
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_what_is_computed_again_is_computed_alike(monkeypatch, options, level):
+    """Paddle does not restore `use_promote` by itself: at O2, its second pass is in float32."""
+    state, seen = [], []
+
+    @contextlib.contextmanager
+    def auto_cast(**options):
+        state.append({name: value for name, value in options.items() if value})
+        yield
+        state.pop()
+
+    attend = TalkingHeadsAttention._attend
+
+    def noting(attention, *arguments):
+        seen.append((attention, state[-1]))
+        return attend(attention, *arguments)
+
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    monkeypatch.setattr(TalkingHeadsAttention, "_attend", noting)
+    arguments = dict(image_size=16, patch_size=4, in_channels=1, num_classes=5, embed_dim=16, depth=2, num_heads=2)
+    model = CaiT(**arguments)
+    model.save_memory(**options)
+    model.train()
+    Precision("bfloat16", level).run(model, paddle.randn([2, 1, 16, 16])).mean().backward()
+    for block in model.blocks:
+        states = [each for attention, each in seen if attention is block.attn]
+        assert len(states) in (2, 12) and states == states[:1] * len(states)
+        assert states[0].get("level") == level and states[0]["enable"]

@@ -11,10 +11,9 @@ Shapes: B images, C channels, N patches, D embedding width, H heads, d = D / H c
 
 import paddle
 from paddle import nn
-from paddle.distributed.fleet.utils import recompute
 from paddle.nn import functional as F
 
-from cait.precision import float32, full_precision, like
+from cait.precision import float32, full_precision, like, recomputed
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -83,7 +82,7 @@ class TalkingHeadsAttention(nn.Layer):
         q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
         if self.training and self.query_chunk:
             parts = (q[:, :, start : start + self.query_chunk] for start in range(0, tokens, self.query_chunk))
-            run = recompute if not q.stop_gradient else lambda attend, *arguments: attend(*arguments)
+            run = recomputed if not q.stop_gradient else lambda attend, *arguments: attend(*arguments)
             out = paddle.concat([run(self._attend, part, k, v) for part in parts], axis=2)
         else:
             out = self._attend(q, k, v, maps)
@@ -305,7 +304,7 @@ class CaiT(nn.Layer):
             cls_token = self.cls_token.expand([x.shape[0], 1, x.shape[2]])
         for index, block in enumerate(self.blocks):
             saves = self.recompute and self.training and not x.stop_gradient  # not below frozen blocks
-            x = recompute(block, x) if saves else block(x, maps.get(f"blocks.{index}"))
+            x = recomputed(block, x) if saves else block(x, maps.get(f"blocks.{index}"))
         for index, block in enumerate(self.blocks_token_only):
             cls_token = block(cls_token, x, maps.get(f"blocks_token_only.{index}"))
         return cls_token, x

@@ -5,10 +5,13 @@ weights stay in float32 at both levels. What never leaves float32 is told in `ca
 """
 
 import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.distributed.fleet.utils import recompute
 
 from cait.errors import UsageError
 
@@ -30,6 +33,26 @@ def like(x: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
     return x if x.dtype == other.dtype else x.astype(other.dtype)
 
 
+_current: contextvars.ContextVar["Precision | None"] = contextvars.ContextVar("precision", default=None)
+
+
+def recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)` of which only the arguments are kept: the backward pass computes it again, alike.
+
+    Paddle's own `recompute` restores the state of mixed precision but for `use_promote`: at O2 the second pass would be
+    in float32, and the gradients those of another pass than the loss.
+    """
+    precision = _current.get()
+    if precision is None:
+        return recompute(function, *arguments)
+
+    def alike(*arguments):
+        with precision.autocast():
+            return function(*arguments)
+
+    return recompute(alike, *arguments)
+
+
 class Precision:
     """How a step computes: `with autocast()`, `backward(loss)`, `unscale(optimizer)`, `step(optimizer)`.
 
@@ -48,9 +71,15 @@ class Precision:
             self._options |= {"use_promote": False, "custom_black_list": {"layer_norm"}}
         self.scaler = paddle.amp.GradScaler(enable=dtype == "float16", init_loss_scaling=INITIAL_LOSS_SCALE)
 
-    def autocast(self):
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
         """Context in which a model computes so."""
-        return paddle.amp.auto_cast(enable=self.is_mixed, **self._options)
+        token = _current.set(self)
+        try:
+            with paddle.amp.auto_cast(enable=self.is_mixed, **self._options):
+                yield
+        finally:
+            _current.reset(token)
 
     def run(self, model: nn.Layer, images: paddle.Tensor) -> paddle.Tensor:
         """The model's logits in the precision of the images, computed in this one."""
