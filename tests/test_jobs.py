@@ -10,8 +10,9 @@ import paddle
 import pytest
 import yaml
 
-from cait import jobs
+from cait import jobs, start
 from cait.checkpoint import load_tensors
+from cait.config import make_config
 from cait.errors import CaitError, UsageError
 
 
@@ -393,3 +394,22 @@ def test_validation_and_saving_follow_their_frequency(tiny_config, tmp_path):
 def test_without_validation_there_is_no_best_model(tiny_config, tmp_path):
     jobs.run(tiny_config(VALIDATE_FREQ=0))
     assert not list((tmp_path / "run").glob("best_model*")) and (tmp_path / "run" / "latest.pdparams").is_file()
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_flags_of_paddle_are_those_of_the_device(monkeypatch, device):
+    """As on a machine that has it."""
+    found = {}
+    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "")
+    monkeypatch.setattr(start, "has_gpu", lambda: device == "gpu")
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(paddle.device, "set_device", lambda name: found.update(device=name))
+    monkeypatch.setattr(paddle, "set_flags", found.update)
+    start.select_device(make_config({}))
+    assert found == {"device": device, **start.DEVICE_FLAGS[device]}
+
+
+def test_paddle_knows_the_flags():
+    """Those of GPUs, where this is a build for them."""
+    for name in start.DEVICE_FLAGS["cpu"] | (start.DEVICE_FLAGS["gpu"] if paddle.is_compiled_with_cuda() else {}):
+        assert name in paddle.get_flags(name)

@@ -26,6 +26,16 @@ from cait.run_lock import held
 from cait.saved_config import check_replaceable, save_config
 from cait.zoo import build_model
 
+# What Paddle is told for each device.
+DEVICE_FLAGS = {
+    # Transposes as views make the backward pass copy element by element: 168 ms a step of the demo, 94 without
+    # (PaddlePaddle 3.3.1, one core of a 2-core Xeon).
+    "cpu": {"FLAGS_use_stride_kernel": False},
+    # cuDNN may take another algorithm for the gradient of the patch embedding's weights at every call otherwise, some
+    # of which sum in any order: a run would not repeat bit for bit.
+    "gpu": {"FLAGS_cudnn_deterministic": True},
+}
+
 
 def select_device(config: CfgNode) -> None:
     """Chooses the device for all that follows.
@@ -40,11 +50,9 @@ def select_device(config: CfgNode) -> None:
     if device == "gpu" and dist.local_size() > num_gpus:
         raise UsageError(f"{dist.local_size()} processes on a machine with {num_gpus} GPUs: each needs its own")
     paddle.device.set_device(device)  # of several GPUs the one that the launcher chose for this process
+    paddle.set_flags(DEVICE_FLAGS[device])
     if device == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would look for GPUs
-        # Transposes as views make the backward pass copy element by element: 168 ms a step of the demo, 94 without
-        # (PaddlePaddle 3.3.1, one core of a 2-core Xeon).
-        paddle.set_flags({"FLAGS_use_stride_kernel": False})
 
 
 @contextlib.contextmanager
