@@ -199,3 +199,18 @@ def test_a_diverging_run_says_where(tiny_config, tmp_path):
     with pytest.raises(CaitError, match=r"the loss is (nan|inf) at epoch 1, step 1, learning rate 1e\+38; the first "):
         jobs.run(tiny_config(**rate))
     assert not list((tmp_path / "run").glob("*.pdparams"))
+
+
+@pytest.mark.parametrize(
+    "later, expected", [(False, [1, 2, 3, 1 + 1.5 * (1 + np.cos(0.75 * np.pi))]), (True, [1, 1, 2, 3])]
+)
+def test_the_rates_are_those_of_timms_loop_or_of_the_authors(tiny_config, tmp_path, later, expected):
+    """Also of a run that goes on."""
+    rates = {"TRAIN__BASE_LR": 4e-4, "TRAIN__WARMUP_START_LR": 1e-4, "TRAIN__END_LR": 1e-4, "TRAIN__WARMUP_EPOCHS": 3}
+    rates |= {"TRAIN__LINEAR_SCALED_LR": None, "TRAIN__NUM_EPOCHS": 4, "TRAIN__LR_EPOCH_LATER": later}
+    folder = tmp_path / "run"
+    jobs.run(tiny_config(**rates, SAVE_FREQ=2))
+    found = [row["lr"] for row in rows_of(folder)]
+    np.testing.assert_allclose(found, np.array(expected) * 1e-4, rtol=1e-6)
+    jobs.run(tiny_config(**rates, TRAIN__RESUME=str(folder / "epoch_2"), OUTPUT_DIR=str(tmp_path / "again")))
+    assert [row["lr"] for row in rows_of(tmp_path / "again")][-2:] == found[-2:]

@@ -107,6 +107,8 @@ KEYS = (
     Key("TRAIN.WARMUP_START_LR", 1e-6, number(0), "Learning rate of the first warm-up epoch, at most the peak."),
     Key("TRAIN.END_LR", 1e-5, number(0), "Learning rate the cosine ends at, at most the peak.", finetune=1e-6),
     Key("TRAIN.WARMUP_EPOCHS", 5, integer(0), "Epochs of linear warm-up."),
+    Key("TRAIN.LR_EPOCH_LATER", False, FLAG,
+        "Each epoch but the first has the learning rate of the one before it, as in the authors' loop; false: timm's."),
     Key("TRAIN.LINEAR_SCALED_LR", 512, integer(1, optional=True),
         "BASE_LR holds for so many images a step and is scaled to the actual number; null: no scaling."),
     Key("TRAIN.WEIGHT_DECAY", 0.05, number(0), "Decoupled decay of matrices; never of biases, norms, LayerScale, "

@@ -295,10 +295,15 @@ def _check_recipe(config: CfgNode) -> None:
 
 
 def _epoch_learning_rate(config: CfgNode, epoch: int, base_lr: float) -> float:
-    """Start and end are those of the config, as in DeiT, but never above a peak that a small batch made lower."""
+    """Start and end are those of the config, as in DeiT, but never above a peak that a small batch made lower.
+
+    DeiT's `main.py` steps its schedule after an epoch by the number of that epoch, from 0: the second epoch has the
+    rate of the first one again.
+    """
     train = config.TRAIN
     start, end = min(train.WARMUP_START_LR, base_lr), min(train.END_LR, base_lr)
-    return learning_rate(epoch - 1, train.NUM_EPOCHS, base_lr, start, end, train.WARMUP_EPOCHS)
+    place = max(0, epoch - 2) if train.LR_EPOCH_LATER else epoch - 1
+    return learning_rate(place, train.NUM_EPOCHS, base_lr, start, end, train.WARMUP_EPOCHS)
 
 
 def _is_due(epoch: int, every: int, last: int) -> bool:
