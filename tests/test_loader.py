@@ -1,5 +1,6 @@
 """Batches: order, workers, and images that cannot be read."""
 
+import itertools
 import multiprocessing
 import pathlib
 
@@ -225,21 +226,24 @@ def test_unreadable_batches_count_as_read(tmp_path):
     assert next(batches).labels.tolist() == [4, 5, 6, 7] and loader.num_read == 2
 
 
-def samples(count, repeats, num_processes=1, batch_size=4, shuffle=True):
+def samples(count, repeats, num_processes=1, batch_size=4, shuffle=True, accum_iter=1):
     """The samples of an epoch, process by process, batch by batch."""
     processes = []
     for rank in range(num_processes):
-        sampler = EpochBatchSampler(count, batch_size, shuffle, 0, repeats, num_processes, rank)
+        sampler = EpochBatchSampler(count, batch_size, shuffle, 0, repeats, num_processes, rank, accum_iter)
         sampler.set_epoch(5)
         processes.append(list(sampler))
-        assert len(processes[-1]) == len(sampler)
+        assert len(processes[-1]) == len(sampler) <= sampler.most_batches
+        sampler.set_epoch(5, 2)
+        assert list(sampler) == processes[-1][2:]
     return processes
 
 
+@pytest.mark.parametrize("accum_iter", [1, 4])
 @pytest.mark.parametrize("count", [1, 2, 10, 40, 256, 1000])
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
-def test_repeats_keep_the_length_of_the_epoch(count, num_processes):
-    processes = samples(count, 3, num_processes)
+def test_repeats_keep_the_length_of_the_epoch(count, num_processes, accum_iter):
+    processes = samples(count, 3, num_processes, accum_iter=accum_iter)
     sizes = [sum(map(len, batches)) for batches in processes]
     assert sum(sizes) == count and sizes[0] - sizes[-1] <= 1  # no sample twice, and no process has much less to do
     keys = [key for batches in processes for batch in batches for key in batch]
@@ -260,6 +264,20 @@ def test_all_processes_together_have_the_steps_of_one(repeats):
     (one,) = samples(48, repeats, 1, batch_size=8)
     for whole, parts in zip(one, zip(*samples(48, repeats, 2, batch_size=4))):
         assert sorted(whole) == sorted(sum(parts, []))
+
+
+def test_batches_of_a_step_are_those_of_as_many_processes():
+    """Each of the authors' 8 processes has an image once in a batch of 128; a sample is in the same step as theirs."""
+    theirs = samples(5000, 3, 8, batch_size=128)
+    (ours,) = samples(5000, 3, 1, batch_size=128, accum_iter=8)
+    assert ours == [batch for step in itertools.zip_longest(*theirs, fillvalue=[]) for batch in step if batch]
+    two = samples(5000, 3, 2, batch_size=128, accum_iter=4)
+    assert sorted(map(sorted, sum(two, []))) == sorted(map(sorted, ours))
+    assert all(len({index for _, index, _ in batch}) == len(batch) for batch in ours)
+
+
+def test_what_makes_a_step_changes_nothing_without_repeats():
+    assert samples(100, 1, 2, accum_iter=3) == samples(100, 1, 2)
 
 
 def test_processes_share_an_evaluation_without_a_double():

@@ -7,6 +7,7 @@ import pytest
 
 from cait import jobs
 from cait.checkpoint import load_tensors
+from cait.data.build import build_loaders
 from cait.errors import CaitError, UsageError
 from cait.optim import FROZEN
 from test_jobs import assert_same_weights, rows_of, without_timing
@@ -214,3 +215,12 @@ def test_the_rates_are_those_of_timms_loop_or_of_the_authors(tiny_config, tmp_pa
     np.testing.assert_allclose(found, np.array(expected) * 1e-4, rtol=1e-6)
     jobs.run(tiny_config(**rates, TRAIN__RESUME=str(folder / "epoch_2"), OUTPUT_DIR=str(tmp_path / "again")))
     assert [row["lr"] for row in rows_of(tmp_path / "again")][-2:] == found[-2:]
+
+
+def test_the_batches_of_a_step_hold_an_image_once(tiny_config):
+    """All that makes a step is dealt to its batches; of 40 images, 8 are left for the last."""
+    loaders = build_loaders(tiny_config(AUG__REPEATED_AUG=3, TRAIN__ACCUM_ITER=4, DATA__BATCH_SIZE=4))
+    loaders.train.set_epoch(1)
+    batches = [[index for _, index, _ in keys] for keys in loaders.train._sampler]
+    assert [len(batch) for batch in batches] == [4] * 8 + [2] * 4
+    assert all(len(set(batch)) == len(batch) for batch in batches)

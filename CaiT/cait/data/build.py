@@ -148,6 +148,7 @@ def _train_loader(config, source: ds.Source, sending: Sending) -> ImageLoader:
         repeats=aug.REPEATED_AUG,
         num_processes=dist.world_size(),
         rank=dist.rank(),
+        accum_iter=config.TRAIN.ACCUM_ITER,
     )
 
 

@@ -158,7 +158,7 @@ class ImageLoader:
         num_workers: reading processes; 0 reads in this one.
         shared_memory: they send batches through it, or else through pipes.
         skip_bad_images: leave out images that cannot be read, and append them to `bad`; otherwise they raise.
-        repeats, num_processes, rank: as for `EpochBatchSampler`.
+        repeats, num_processes, rank, accum_iter: as for `EpochBatchSampler`.
 
     Attributes:
         bad: the images left out in this iteration.
@@ -178,6 +178,7 @@ class ImageLoader:
         num_processes: int = 1,
         rank: int = 0,
         shared_memory: bool = True,
+        accum_iter: int = 1,
     ):
         self.dataset = dataset
         self.skip_bad_images = skip_bad_images
@@ -185,7 +186,9 @@ class ImageLoader:
         self.num_scaled = 0
         self.num_read = 0
         self._start: tuple[int, list[str]] = 0, []
-        self._sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, seed, repeats, num_processes, rank)
+        self._sampler = EpochBatchSampler(
+            len(dataset), batch_size, shuffle, seed, repeats, num_processes, rank, accum_iter
+        )
         self._reader = _BatchReader(dataset)
         self._num_workers = min(num_workers, len(self._sampler))
         self._shared_memory = shared_memory

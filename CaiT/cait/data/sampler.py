@@ -1,6 +1,6 @@
 """Which images make which batch: a pure function of (seed, epoch), so that a run repeats and resumes."""
 
-import math
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,6 +32,9 @@ class EpochBatchSampler(paddle.io.BatchSampler):
     process with the whole batch, and the repeats of an image fall to different ones. No sample comes again to make
     their numbers equal: the last batch may be smaller, and a process may have a batch less than the first one.
 
+    Where several batches make a step, repeats are dealt to these batches too, as if each were that of another process:
+    what is mixed with each other, and by the same share, are different images.
+
     Args:
         num_samples: size of the data set.
         batch_size: images a batch and process.
@@ -39,6 +42,7 @@ class EpochBatchSampler(paddle.io.BatchSampler):
         seed: of the order.
         repeats: samples of a drawn image.
         num_processes, rank: how many processes share the epoch, and which one this is.
+        accum_iter: batches of a process that make a step.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class EpochBatchSampler(paddle.io.BatchSampler):
         repeats: int = 1,
         num_processes: int = 1,
         rank: int = 0,
+        accum_iter: int = 1,
     ):
         self.num_samples = num_samples
         self.batch_size = batch_size
@@ -58,6 +63,7 @@ class EpochBatchSampler(paddle.io.BatchSampler):
         self.repeats = repeats
         self.num_processes = num_processes
         self.rank = rank
+        self.accum_iter = accum_iter if repeats > 1 else 1  # otherwise there is nothing to keep apart
         self.epoch = 0
         self.first_batch = 0
 
@@ -68,24 +74,28 @@ class EpochBatchSampler(paddle.io.BatchSampler):
 
     def __len__(self) -> int:
         """Batches of a whole epoch and this process."""
-        return math.ceil(len(self._places(self.rank)) / self.batch_size)
+        return sum(1 for _ in self._batches(self.rank))
 
     @property
     def most_batches(self) -> int:
         """Batches of the process that has most of them."""
-        return math.ceil(len(self._places(0)) / self.batch_size)
+        return sum(1 for _ in self._batches(0))
 
-    def _places(self, rank: int) -> range:
-        """Where in the order of all samples those of a process stand."""
-        return range(rank, self.num_samples, self.num_processes)
+    def _batches(self, rank: int) -> Iterator[range]:
+        """Where in the order of all samples those of a process's batches stand."""
+        stride = self.num_processes * self.accum_iter
+        for start in range(0, self.num_samples, stride * self.batch_size):
+            end = min(start + stride * self.batch_size, self.num_samples)
+            for first in range(start + rank, start + stride, self.num_processes):
+                if first < end:
+                    yield range(first, end, stride)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order = np.arange(self.num_samples)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        places = self._places(self.rank)
-        for start in range(self.first_batch * self.batch_size, len(places), self.batch_size):
-            yield [self._key(order, place) for place in places[start : start + self.batch_size]]
+        for places in itertools.islice(self._batches(self.rank), self.first_batch, None):
+            yield [self._key(order, place) for place in places]
 
     def _key(self, order: np.ndarray, place: int) -> tuple[int, ...]:
         index = int(order[place // self.repeats])
