@@ -13,6 +13,7 @@ import collections
 import contextlib
 import json
 import os
+import queue
 import signal
 import socket
 import sys
@@ -74,6 +75,10 @@ class Watcher:
         self._gone: set[int] = set()
         self._is_ending = False
         self._changed = threading.Condition()
+        # A long message goes out in pieces, and another thread's must not come between them.
+        self._sending = [threading.Lock() for _ in range(num_processes)]
+        self._to_tell: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write).start()
 
     def listen(self) -> None:
         """Of process 0: takes the connections of all others, and tells its process the port before.
@@ -131,24 +136,29 @@ class Watcher:
                 self._changed.wait_for(lambda: len(self._gone) == len(self._peers), timeout=2 * self.delivery)
         os._exit(0)
 
-    def tell(self, message: dict) -> None:
-        """Writes to its process."""
-        with self._changed, contextlib.suppress(OSError, ValueError):  # if it is gone, reading from it tells
-            sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
-            sys.stdout.buffer.flush()
+    def tell(self, message: dict | None) -> None:
+        """Writes to its process, which need not read at once; None: nothing more comes."""
+        self._to_tell.put(message)
+
+    def _write(self) -> None:
+        while (message := self._to_tell.get()) is not None:
+            with contextlib.suppress(OSError):  # if it is gone, reading from it tells
+                sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
+                sys.stdout.buffer.flush()
 
     def _start(self, target: Callable, *arguments) -> None:
         threading.Thread(target=target, args=arguments, daemon=True).start()
 
     def _send(self, peer: int, message: dict) -> None:
-        with contextlib.suppress(OSError):  # whoever listens to that peer will notice
+        with self._sending[peer], contextlib.suppress(OSError):  # whoever listens to that peer will notice
             self._peers[peer].sendall(json.dumps(message).encode() + b"\n")
 
     def _beat(self) -> None:
         while os.getppid() == self.process:
             if not is_stopped(self.process):
                 for peer in self._peers:
-                    self._send(peer, {})
+                    if not self._sending[peer].locked():  # what is being sent is a sign of life itself
+                        self._send(peer, {})
             time.sleep(self.beat)
         self._leave()  # processes that it has left behind hold the pipe
 
@@ -232,6 +242,7 @@ def main() -> None:
         watcher.connect(*address) if address else watcher.listen()
     except OSError as error:
         watcher.tell({"unconnected": str(error)})
+        watcher.tell(None)
         return
     watcher.run()
 
