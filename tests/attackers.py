@@ -1,6 +1,6 @@
 """Callers that send without end, for the tests of what they cost: `python attackers.py KIND HOST PORT SECONDS`.
 
-Several kinds, with commas between them, take turns. The kind `uploads` sends the files that are named after SECONDS.
+Several kinds, with | between them, take turns. The kind `uploads` sends the files that are named after SECONDS.
 
 They need nothing but the standard library, so that they start at once, and run in a process of their own, so that what
 they cost is not counted as the service's. Each prints how many bytes it got rid of over how many connections.
@@ -75,7 +75,7 @@ def main():
     if kinds == "uploads":
         found = [upload(paths, host, int(port), float(seconds))]
     else:
-        kinds, deadline, found = kinds.split(","), time.monotonic() + float(seconds), []
+        kinds, deadline, found = kinds.split("|"), time.monotonic() + float(seconds), []
         turn = TURN_SECONDS if len(kinds) > 1 else float(seconds)
         for kind in itertools.cycle(kinds):
             if (left := deadline - time.monotonic()) <= 0:

@@ -57,7 +57,7 @@ def test_eight_clients_beside_attackers_lose_no_request(demo_bundle, requests, e
     """One sends heads and frames without end, one uploads images that take minutes to decode, two at a time."""
     for name, make in SLOW.items():
         (tmp_path / name).write_bytes(make())
-    heads = ",".join(kind for kind, (_, again) in attackers.KINDS.items() if again)
+    heads = "|".join(kind for kind, (_, again) in attackers.KINDS.items() if again)
     with command(demo_bundle, "--decode-timeout=2") as (address, _):
         serve_load.run([address], requests, CLIENTS, SLICE_SECONDS, SLICE_SECONDS)  # to warm up
         before, where = resident_mb(address), urllib.parse.urlsplit(address)

@@ -72,8 +72,9 @@ def with_beside(source, target, name, instructions):
 
 
 def test_the_command_line_beside_the_weights_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(argparse.Namespace, "__new__", lambda *_: pytest.fail("an object of the file was made"))
     instructions = hostile.ops(SETTINGS)
+    # Not `__new__`: Python does not take it back as it was.
+    monkeypatch.setattr(argparse, "Namespace", lambda *_: pytest.fail("an object of the file was made"))
     assert b"cargparse\nNamespace\n" in instructions and b"\x81" in instructions  # a name, and NEWOBJ
     with_beside(FB_STYLE, tmp_path / "a.pth", "args", instructions)
     found, expected = read_torch_file(tmp_path / "a.pth"), read_torch_file(FB_STYLE)
