@@ -1,6 +1,7 @@
 """How a command runs and ends: with one sentence and an exit code, and no traceback but for a bug."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -8,6 +9,11 @@ from collections.abc import Callable
 from cait import stops, streams
 from cait.errors import CaitError
 from cait.lines import one_line
+
+MEMORY_ADVICE = (
+    "take smaller batches (-batch_size in training and evaluation, --batch-size in infer.py); in training, "
+    "TRAIN.RECOMPUTE=true, TRAIN.QUERY_CHUNK=64 and on GPUs AMP=true take less too, and TRAIN.ACCUM_ITER keeps the step"
+)
 
 
 def outcome(error: BaseException) -> tuple[str, int] | None:
@@ -19,11 +25,27 @@ def outcome(error: BaseException) -> tuple[str, int] | None:
         return stops.asked()
     if isinstance(error, CaitError):
         return str(error), error.exit_code
+    if (where := _out_of_memory(error)) is not None:
+        return f"there is not enough memory{where}; {MEMORY_ADVICE}", CaitError.exit_code
     if isinstance(error, OSError):  # such as a missing permission
         words = error.strerror or str(error)
         sentence = words if error.filename is None else f"{error.filename}: {words}"
         return one_line(sentence), CaitError.exit_code
     return ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else None
+
+
+def _out_of_memory(error: BaseException) -> str | None:
+    """Where memory ran out, in words to be appended; None: it did not.
+
+    PaddlePaddle raises MemoryError on CPUs and GPUs, and OSError or RuntimeError where NVIDIA's libraries say so.
+    """
+    words = str(error)
+    on_gpu = re.search(r"memory error on (GPU \d+)", words)
+    if on_gpu:
+        return f" on {on_gpu[1]}"
+    if isinstance(error, (OSError, RuntimeError)) and re.search(r"CUDA error.*out of memory|_ALLOC_FAILED", words):
+        return " on the GPU"
+    return "" if isinstance(error, MemoryError) else None
 
 
 def run_command(main: Callable[[], None], leave_at_once: bool = False, has_log: bool = False) -> None:
