@@ -377,6 +377,13 @@ def test_tensorrt_is_used_where_its_libraries_are(monkeypatch, built_with, insta
     assert re.fullmatch(words, inference_engine.why_not(Engine(use_gpu=True, tensorrt=True)))
 
 
+@pytest.mark.parametrize("supported, words", [(True, ""), (False, "this GPU has no bf16")])
+def test_bf16_runs_on_a_gpu_that_has_it(monkeypatch, supported, words):
+    monkeypatch.setattr(inference_engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: supported)
+    assert inference_engine.why_not(Engine(use_gpu=True, precision="bf16")) == words
+
+
 def test_names_of_precisions_are_paddles():
     assert PRECISIONS == tuple(inference_engine.PRECISION_TYPES) == tuple(inference_engine.TENSORRT_MODES)
     for name in inference_engine.PRECISION_TYPES.values():

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import paddle
 from paddle import inference
 
 from cait.deploy.bundle import PARAMETERS, STEM, Description
@@ -28,6 +29,8 @@ def why_not(engine: Engine) -> str:
     if engine.tensorrt and not any(inference.get_trt_runtime_version()):
         version = ".".join(map(str, built_with))
         return f"TensorRT is not installed, or its libraries are not found; this PaddlePaddle was built with {version}"
+    if engine.use_gpu and engine.precision == "bf16" and not paddle.amp.is_bfloat16_supported():
+        return "this GPU has no bf16"
     if not engine.use_gpu and engine.precision == "bf16" and not processor_has_bf16():
         return "this processor has no bf16 instructions"
     return ""
