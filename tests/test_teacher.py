@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
+from cait import teacher
 from cait.errors import CaitError, UsageError
 from cait.teacher import OnnxTeacher, build_teacher
 
@@ -41,6 +42,43 @@ def test_an_onnx_file_teaches(tiny_config, tiny_weights, full_bundle, images):
     _, model, _ = tiny_weights
     teacher = build_teacher(tiny_config(DISTILL__TYPE="hard", DISTILL__TEACHER=str(full_bundle / "inference.onnx")))
     np.testing.assert_allclose(teacher(images).numpy(), logits_of(model, images), atol=1e-5)
+
+
+def test_an_onnx_file_reads_images_however_they_lie(tiny_weights, full_bundle, images):
+    """As parts of other tensors, and with their axes in another order."""
+    _, model, _ = tiny_weights
+    onnx = OnnxTeacher(full_bundle / "inference.onnx")
+    expected = logits_of(model, images)
+    turned = images.transpose([0, 2, 3, 1]).contiguous().transpose([0, 3, 1, 2])
+    for same in (paddle.concat([images, images])[len(images) :], turned):
+        np.testing.assert_allclose(onnx(same).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "device, available, providers",
+    [
+        ("cpu", ["TensorrtExecutionProvider", "CUDAExecutionProvider"], ["CPUExecutionProvider"]),
+        ("gpu:1", ["CPUExecutionProvider"], ["CPUExecutionProvider"]),
+        (
+            "gpu:1",
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+            [("CUDAExecutionProvider", {"device_id": 1}), "CPUExecutionProvider"],
+        ),
+    ],
+)
+def test_an_onnx_file_runs_on_the_gpu_of_its_process(monkeypatch, full_bundle, device, available, providers):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    asked = []
+
+    def open_session(path, providers):
+        asked.extend(providers)
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(teacher, "open_session", open_session)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: device)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    OnnxTeacher(full_bundle / "inference.onnx")
+    assert asked == providers
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -145,9 +145,9 @@ def _without_gradients(layer: paddle.nn.Layer) -> Teacher:
 
 
 class OnnxTeacher:
-    """An ONNX file in ONNX Runtime, on the GPU where its package can; the first output counts.
+    """An ONNX file in ONNX Runtime, on the GPU of this process where its package can; the first output counts.
 
-    A file of a fixed batch size is fed in pieces of that size.
+    A file of a fixed batch size is fed in pieces of that size. Images are read where they lie, without a copy.
 
     Raises:
         UsageError: ONNX Runtime is not installed, or there is no such file.
@@ -160,7 +160,7 @@ class OnnxTeacher:
             raise UsageError(f"DISTILL.TEACHER {path}: no such file")
         check_readable(path)
         try:
-            self._session = open_session(path)
+            self._session = open_session(path, [*self._on_gpu(), "CPUExecutionProvider"])
         except Exception as error:  # its errors have no common class
             raise CaitError(f"{path}: ONNX Runtime cannot load the teacher ({type(error).__name__})") from error
         self._input = self._session.get_inputs()[0]
@@ -170,12 +170,28 @@ class OnnxTeacher:
 
     def __call__(self, images: paddle.Tensor) -> paddle.Tensor:
         """Normalised images [B, C, height, width] -> logits [B, classes], both float32."""
-        array = images.numpy()
-        size = self._batch_size or len(array)
-        padding = -len(array) % size
-        padded = np.concatenate([array, np.repeat(array[-1:], padding, axis=0)]) if padding else array
-        parts = [
-            self._session.run([self._output], {self._input.name: padded[start : start + size]})[0]
-            for start in range(0, len(padded), size)
-        ]
-        return paddle.to_tensor(np.concatenate(parts)[: len(array)])
+        count = images.shape[0]
+        size = self._batch_size or count
+        if padding := -count % size:
+            images = paddle.concat([images, images[-1:].expand([padding, *images.shape[1:]])])
+        parts = [self._run(images[start : start + size].contiguous()) for start in range(0, count, size)]
+        return paddle.to_tensor(np.concatenate(parts)[:count])
+
+    def _on_gpu(self) -> list[tuple[str, dict[str, int]]]:
+        """The provider for the GPU of this process; not TensorRT's, which builds its engines anew at every start."""
+        import onnxruntime
+
+        kind, _, index = paddle.device.get_device().partition(":")
+        if kind != "gpu" or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            return []
+        return [("CUDAExecutionProvider", {"device_id": int(index)})]
+
+    def _run(self, images: paddle.Tensor) -> np.ndarray:
+        binding, place = self._session.io_binding(), images.place
+        device, index = ("cuda", place.gpu_device_id()) if place.is_gpu_place() else ("cpu", 0)
+        binding.bind_input(self._input.name, device, index, np.float32, images.shape, images.data_ptr())
+        binding.bind_output(self._output)
+        if device == "cuda":  # the two have streams of their own
+            paddle.device.synchronize()
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()[0]

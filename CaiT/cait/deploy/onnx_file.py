@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -72,15 +73,13 @@ def _rename(path: pathlib.Path, description: Description) -> None:
     onnx.save(model, path)
 
 
-def open_session(path: pathlib.Path, providers: list[str] | None = None):
-    """ONNX Runtime's session for a file, on the named providers or on all that its package has."""
+def open_session(path: str | os.PathLike, providers: list[Any]):
+    """ONNX Runtime's session for a file, on the first of the providers that can; each with its options or without."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; it warns of every node that it does not optimise
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=providers or onnxruntime.get_available_providers()
-    )
+    return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
 
 class OnnxPredictor:
