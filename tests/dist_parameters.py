@@ -58,12 +58,10 @@ def main():
         import paddle
 
         found = set()
-        # To connect, once; and PaddlePaddle 2.6 looks at the labels, for which no process waits.
-        harmless = {"all_gather_object", "cross_entropy"}
 
         def noting(name, real, tensor, *words):
             places = traceback.extract_stack()
-            if harmless.isdisjoint(place.name for place in places):
+            if not any(place.name == "all_gather_object" for place in places):  # to connect, once
                 found.add(f"{name} at {places[-3].filename}:{places[-3].lineno}")
             return real(tensor, *words)
 
