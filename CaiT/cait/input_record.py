@@ -67,6 +67,14 @@ def record_of(model: Any) -> InputRecord:
     return InputRecord(tuple(model.grid_size), patch_size, heads, channels, mean, std)
 
 
+def build_record(config: Any) -> InputRecord:
+    """The record of the model that a config describes, without making it."""
+    model, data = config.MODEL, config.DATA
+    rows, columns = (side // model.PATCH_SIZE for side in data.IMAGE_SIZE)
+    sizes = model.PATCH_SIZE, model.NUM_HEADS, model.IN_CHANNELS
+    return InputRecord((rows, columns), *sizes, tuple(data.MEAN), tuple(data.STD))
+
+
 def read_input(file: str | os.PathLike, tensors: Mapping[str, Any]) -> InputRecord | None:
     """The record of a weights file or a state; None where it has none.
 

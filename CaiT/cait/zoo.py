@@ -10,7 +10,7 @@ from cait.checkpoint import load_weights
 from cait.config import make_config, read_yaml
 from cait.convert import tensor_shapes
 from cait.errors import UsageError
-from cait.input_record import InputRecord
+from cait.input_record import InputRecord, build_record
 from cait.model import CaiT
 from cait.variants import list_models, variants_folder
 
@@ -107,11 +107,7 @@ def variant_record(name: str) -> InputRecord:
     Raises:
         UsageError: no such variant.
     """
-    config = variant_config(name)
-    model, data = config.MODEL, config.DATA
-    rows, columns = (side // model.PATCH_SIZE for side in data.IMAGE_SIZE)
-    sizes = model.PATCH_SIZE, model.NUM_HEADS, model.IN_CHANNELS
-    return InputRecord((rows, columns), *sizes, tuple(data.MEAN), tuple(data.STD))
+    return build_record(variant_config(name))
 
 
 def count_macs(config: CfgNode) -> int:

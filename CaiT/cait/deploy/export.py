@@ -32,6 +32,7 @@ from cait.device import has_gpu
 from cait.digest import sha256_of
 from cait.errors import CaitError, UsageError
 from cait.files import naming_what_fails, writable_folder
+from cait.input_record import build_record
 from cait.lines import one_line
 from cait.model import CaiT
 from cait.ops.library import OperatorsUnavailable
@@ -65,7 +66,7 @@ def build_description(
         interpolation="bicubic",
         deep_grey=config.DATA.DEEP_GREY,
         patch_size=config.MODEL.PATCH_SIZE,
-        grid=[side // config.MODEL.PATCH_SIZE for side in config.DATA.IMAGE_SIZE],
+        grid=list(build_record(config).grid),
         heads=config.MODEL.NUM_HEADS,
         channels=config.MODEL.IN_CHANNELS,
         mean=list(config.DATA.MEAN),
