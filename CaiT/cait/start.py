@@ -17,7 +17,7 @@ from cait import dist
 from cait.config import run_folder
 from cait.data import pixels
 from cait.data.normalize import Normalize
-from cait.device import has_gpu
+from cait.device import DEVICE_FLAGS, has_gpu
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.log import open_log
@@ -25,16 +25,6 @@ from cait.model import CaiT
 from cait.run_lock import held
 from cait.saved_config import check_replaceable, save_config
 from cait.zoo import build_model
-
-# What Paddle is told for each device.
-DEVICE_FLAGS = {
-    # Transposes as views make the backward pass copy element by element: 168 ms a step of the demo, 94 without
-    # (PaddlePaddle 3.3.1, one core of a 2-core Xeon).
-    "cpu": {"FLAGS_use_stride_kernel": False},
-    # cuDNN may take another algorithm for the gradient of the patch embedding's weights at every call otherwise, some
-    # of which sum in any order: a run would not repeat bit for bit.
-    "gpu": {"FLAGS_cudnn_deterministic": True},
-}
 
 
 def select_device(config: CfgNode) -> None:

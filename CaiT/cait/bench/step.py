@@ -53,12 +53,13 @@ def measure_step(step: Step) -> dict[str, Any]:
 def _train(step: Step) -> dict[str, Any]:
     import numpy as np
     import paddle
-    from paddle.nn import functional as F
 
+    from cait.device import DEVICE_FLAGS
+    from cait.losses import cross_entropy
     from cait.zoo import create_model
 
     paddle.set_device("cpu")
-    paddle.set_flags({"FLAGS_use_stride_kernel": False})  # as training does
+    paddle.set_flags(DEVICE_FLAGS["cpu"])  # as training does
     paddle.seed(0)
     model = create_model(step.variant, drop_path=0.0, init_values=1.0, **step.arguments)
     model.save_memory(step.recompute, step.query_chunk)
@@ -69,7 +70,7 @@ def _train(step: Step) -> dict[str, Any]:
     start_mb, seconds = peak_mb(), []
     for number in range(1 + step.steps):
         started = time.perf_counter()
-        loss = F.cross_entropy(model(images), labels)
+        loss = cross_entropy(model(images), labels)
         loss.backward()
         if number == 0 and step.gradients:
             np.save(step.gradients, np.concatenate([p.grad.numpy().ravel() for p in model.parameters()]))
