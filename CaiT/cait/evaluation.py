@@ -99,7 +99,7 @@ def evaluate(
         log.warning(
             f"{head}: {len(bad)} of {len(loader.dataset)} images cannot be read and {words}, the first: {first}"
         )
-    if num_scaled := sum(dist.gather(loader.num_scaled)):
+    if num_scaled := dist.total(loader.num_scaled):
         log.warning(
             f"{head}: {num_scaled} grey images of 16 bits were scaled to 8, where timm and torchvision cut all values "
             "above 255; -o DATA.DEEP_GREY=clip gives their pixels"

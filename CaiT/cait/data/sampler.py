@@ -86,9 +86,8 @@ class EpochBatchSampler(paddle.io.BatchSampler):
         stride = self.num_processes * self.accum_iter
         for start in range(0, self.num_samples, stride * self.batch_size):
             end = min(start + stride * self.batch_size, self.num_samples)
-            for first in range(start + rank, start + stride, self.num_processes):
-                if first < end:
-                    yield range(first, end, stride)
+            for first in range(start + rank, min(start + stride, end), self.num_processes):
+                yield range(first, end, stride)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         order = np.arange(self.num_samples)

@@ -24,15 +24,23 @@ def why_not(engine: Engine) -> str:
         return reason
     if engine.use_gpu and not has_gpu():
         return "a GPU was asked for, but there is none, or this PaddlePaddle is the CPU build"
-    if engine.tensorrt and not any(built_with := inference.get_trt_compile_version()):
-        return "this PaddlePaddle was built without TensorRT"
-    if engine.tensorrt and not any(inference.get_trt_runtime_version()):
-        version = ".".join(map(str, built_with))
-        return f"TensorRT is not installed, or its libraries are not found; this PaddlePaddle was built with {version}"
+    if engine.tensorrt and (reason := _why_no_tensorrt()):
+        return reason
     if engine.use_gpu and engine.precision == "bf16" and not paddle.amp.is_bfloat16_supported():
         return "this GPU has no bf16"
     if not engine.use_gpu and engine.precision == "bf16" and not processor_has_bf16():
         return "this processor has no bf16 instructions"
+    return ""
+
+
+def _why_no_tensorrt() -> str:
+    """Every PaddlePaddle for GPUs was built with it, but it has to be installed as well."""
+    built_with = inference.get_trt_compile_version()
+    if not any(built_with):
+        return "this PaddlePaddle was built without TensorRT"
+    if not any(inference.get_trt_runtime_version()):
+        version = ".".join(map(str, built_with))
+        return f"TensorRT is not installed, or its libraries are not found; this PaddlePaddle was built with {version}"
     return ""
 
 
