@@ -11,8 +11,6 @@ import tempfile
 @functools.cache
 def _bundle():
     """The files of a bundle of a tiny model, with its fused programs where the operators can be used."""
-    import numpy as np
-
     from cait.align_golden import load_golden_weights
     from cait.checkpoint import save_weights
     from cait.config import make_config
@@ -20,7 +18,6 @@ def _bundle():
     from cait.zoo import build_model
     from conftest import CLASS_NAMES, TINY
 
-    np.random.seed(0)
     config = make_config(dict(TINY))
     model = load_golden_weights(build_model(config))
     with tempfile.TemporaryDirectory() as folder:
