@@ -27,16 +27,19 @@ class ModelEma:
     @paddle.no_grad()
     def restart(self) -> None:
         """Makes the averages equal to the weights of the model."""
-        self.averages = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        tensors = self.model.state_dict()
+        self.averages = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        # Kept, for `state_dict` looks at every layer again: 38 ms for XXS24 with PaddlePaddle 2.6.2.
+        self._pairs = [(self.averages[name], tensor) for name, tensor in tensors.items()]
 
     @paddle.no_grad()
     def update(self) -> None:
         """Moves the averages towards the weights; once for each optimizer step."""
         share = {}
-        for name, tensor in self.model.state_dict().items():
+        for average, tensor in self._pairs:
             if tensor.dtype not in share:  # a tensor, not a Python number, which PaddlePaddle 2.6 rounds to float32
                 share[tensor.dtype] = paddle.to_tensor(1.0 - self.decay, dtype=tensor.dtype)
-            self.averages[name].lerp_(tensor, share[tensor.dtype])
+            average.lerp_(tensor, share[tensor.dtype])
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Goes on from saved averages of the same model."""
