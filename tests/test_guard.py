@@ -6,7 +6,7 @@ import pytest
 from paddle import nn
 from paddle.nn.utils import clip_grad_norm_
 
-from cait.guard import explain, first_layer_not_finite, gradient_norm
+from cait.guard import clip_gradients, explain, first_layer_not_finite, gradient_norm
 from test_optim import small_model
 
 
@@ -53,3 +53,19 @@ def test_the_norm_is_the_clipping_functions():
     norm = float(gradient_norm(model.parameters()))
     assert norm == pytest.approx(float(clip_grad_norm_(model.parameters(), 1e9)), rel=1e-6)
     assert float(gradient_norm(nn.Linear(2, 2).parameters())) == 0
+
+
+def test_clipped_gradients_are_the_clipping_functions():
+    """Torch's rule, which Paddle's function follows: nothing above its bound, nothing changed below it."""
+    for share in (0.3, 2.0):
+        gradients = []
+        for clip in (lambda parameters, norm, largest: clip_grad_norm_(parameters, largest), clip_gradients):
+            paddle.seed(0)
+            model = small_model()
+            model(paddle.ones([2, 3, 8, 8])).sum().backward()
+            norm = gradient_norm(model.parameters()).item()
+            clip(model.parameters(), norm, share * norm)
+            gradients.append([parameter.grad.numpy() for parameter in model.parameters() if parameter.grad is not None])
+            assert float(gradient_norm(model.parameters())) == pytest.approx(min(1.0, share) * norm, rel=1e-5)
+        for theirs, ours in zip(*gradients):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-12)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.nn.utils import clip_grad_norm_
 
 from cait import dist
 from cait.data.loader import Batch, ImageLoader
@@ -20,7 +19,7 @@ from cait.data.mixup import plain_labels
 from cait.data.normalize import Normalize
 from cait.data.sampler import batch_generator, derive_seed
 from cait.errors import CaitError
-from cait.guard import explain, gradient_norm
+from cait.guard import clip_gradients, explain, gradient_norm
 from cait.log import progress
 from cait.precision import Precision
 
@@ -211,9 +210,9 @@ def train_one_epoch(
             why = f"{wrong} at {where}; {explain(model, functools.partial(forward_again, step, batches))}"
             dist.raise_first(CaitError(why) if wrong else None, is_cause=LOSS_IS in wrong)
         if grad_clip is not None and not overflows:
-            clip_grad_norm_(model.parameters(), grad_clip)
+            clip_gradients(model.parameters(), norm, grad_clip)
         precision.step(optimizer)
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=False)  # with zeros, each gradient is filled and then added to
         if not overflows:
             grad_norm = norm
             after_step()
