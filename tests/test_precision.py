@@ -9,7 +9,7 @@ import pytest
 from cait import precision as module
 from cait.errors import UsageError
 from cait.model import CaiT, ClassAttention, TalkingHeadsAttention, add_branch
-from cait.precision import Precision, build_precision
+from cait.precision import Precision, build_precision, full_precision
 
 # With float32 weights, Paddle's promotion would leave next to nothing in half precision; norms stay in float32.
 O2 = {"use_promote": False, "custom_black_list": {"layer_norm"}}
@@ -211,3 +211,25 @@ def test_what_is_computed_again_is_computed_alike(monkeypatch, options, level):
         states = [each for attention, each in seen if attention is block.attn]
         assert len(states) in (2, 12) and states == states[:1] * len(states)
         assert states[0].get("level") == level and states[0]["enable"]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_mixed_precision_is_turned_off_where_it_is_on(monkeypatch, mixed):
+    """`auto_cast` takes longer than many an operation, and a model asks for full precision dozens of times."""
+    asked = []
+
+    @contextlib.contextmanager
+    def auto_cast(**options):
+        asked.append(options)
+        yield
+
+    tracer = paddle.base.framework._dygraph_tracer()
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    before = tracer._amp_level
+    try:
+        tracer._amp_level = paddle.base.core.AmpLevel.O1 if mixed else before
+        with full_precision():
+            pass
+    finally:
+        tracer._amp_level = before
+    assert asked == ([{"enable": False}] if mixed else [])

@@ -11,6 +11,7 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.base import core, framework
 from paddle.distributed.fleet.utils import recompute
 
 from cait.errors import UsageError
@@ -24,8 +25,17 @@ def float32(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def full_precision():
-    """Context within which mixed precision is off; nothing while a program is traced, which is in float32 anyway."""
-    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else contextlib.nullcontext()
+    """Context within which mixed precision is off.
+
+    It does nothing where it is off already, for `auto_cast` takes longer than many an operation; nor while a program is
+    traced, which is in float32 anyway.
+    """
+    return paddle.amp.auto_cast(enable=False) if _is_mixed_now() else contextlib.nullcontext()
+
+
+def _is_mixed_now() -> bool:
+    """Whether operations are cast at this moment, by `Precision` or by an `auto_cast` of the user's."""
+    return paddle.in_dynamic_mode() and framework._dygraph_tracer()._amp_level != core.AmpLevel.O0
 
 
 def like(x: paddle.Tensor, other: paddle.Tensor) -> paddle.Tensor:
