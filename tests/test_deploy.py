@@ -571,3 +571,11 @@ def test_bf16_agrees_on_200_demo_images(all_digits, demo_run, tmp_path):
     for name in low:
         assert rows[name].passed and rows[f"{name}, changed classes"].max_diff <= 0.01
     assert rows["Paddle Inference, oneDNN"].max_diff <= 1e-4
+
+
+def test_an_exported_program_does_not_compute_the_batch_before_every_reshape(full_bundle):
+    """That would be more operators than all others together."""
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(full_bundle / "inference.onnx").graph.node]
+    assert kinds.count("Reshape") > 10 and kinds.count("Shape") <= 3  # for the class token and the maps

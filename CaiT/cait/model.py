@@ -6,6 +6,7 @@ carries the name it has in the official checkpoints, so converting one is transp
 
 In mixed precision, attention from logits to softmax, LayerScale and the residual sums stay in float32: half precision
 makes NaN of them in deep models (issues 29 and 109 of the reference repository).
+A batch is -1 wherever something is reshaped: as a number, an exported program would compute it before every reshape.
 Shapes: B images, C channels, N patches, D embedding width, H heads, d = D / H channels a head.
 """
 
@@ -51,9 +52,9 @@ class HeadMixing(nn.Linear):
     """
 
     def forward(self, x):
-        batch, heads, rows, columns = x.shape
-        mixed = paddle.matmul(self.weight, x.reshape([batch, heads, rows * columns]), transpose_x=True)
-        return (mixed + self.bias.unsqueeze(-1)).reshape([batch, heads, rows, columns])
+        heads, rows, columns = x.shape[1:]
+        mixed = paddle.matmul(self.weight, x.reshape([-1, heads, rows * columns]), transpose_x=True)
+        return (mixed + self.bias.unsqueeze(-1)).reshape([-1, heads, rows, columns])
 
 
 class TalkingHeadsAttention(nn.Layer):
@@ -76,9 +77,9 @@ class TalkingHeadsAttention(nn.Layer):
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x, maps=None):
-        batch, tokens, dim = x.shape
+        tokens, dim = x.shape[1:]
         # Output rows of qkv: q | k | v, then head, then channel.
-        qkv = self.qkv(x).reshape([batch, tokens, 3, self.num_heads, dim // self.num_heads])
+        qkv = self.qkv(x).reshape([-1, tokens, 3, self.num_heads, dim // self.num_heads])
         q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)
         if self.training and self.query_chunk:
             parts = (q[:, :, start : start + self.query_chunk] for start in range(0, tokens, self.query_chunk))
@@ -86,7 +87,7 @@ class TalkingHeadsAttention(nn.Layer):
             out = paddle.concat([run(self._attend, part, k, v) for part in parts], axis=2)
         else:
             out = self._attend(q, k, v, maps)
-        return self.proj_drop(self.proj(out.transpose([0, 2, 1, 3]).reshape([batch, tokens, dim])))
+        return self.proj_drop(self.proj(out.transpose([0, 2, 1, 3]).reshape([-1, tokens, dim])))
 
     def _attend(self, q, k, v, maps=None):
         """Queries [B, H, n, d], keys and values [B, H, N, d] -> [B, H, n, d]; the rows do not see each other."""
@@ -117,8 +118,8 @@ class ClassAttention(nn.Layer):
         self.proj = nn.Linear(dim, dim)
 
     def _split_heads(self, x):
-        batch, tokens, dim = x.shape
-        return x.reshape([batch, tokens, self.num_heads, dim // self.num_heads]).transpose([0, 2, 1, 3])
+        tokens, dim = x.shape[1:]
+        return x.reshape([-1, tokens, self.num_heads, dim // self.num_heads]).transpose([0, 2, 1, 3])
 
     def forward(self, x, maps=None):
         q = self._split_heads(self.q(x[:, :1])) * self.scale
@@ -128,7 +129,7 @@ class ClassAttention(nn.Layer):
         if maps is not None:
             maps["softmax"] = softmax
         out = paddle.matmul(like(softmax, v), v).transpose([0, 2, 1, 3])
-        return self.proj(out.reshape([x.shape[0], 1, x.shape[2]]))
+        return self.proj(out.reshape([-1, 1, x.shape[2]]))
 
 
 class MLP(nn.Layer):
