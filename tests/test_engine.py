@@ -2,6 +2,7 @@
 
 import logging
 import re
+import traceback
 
 import numpy as np
 import paddle
@@ -14,6 +15,7 @@ from cait.data.loader import ImageLoader
 from cait.data.mixup import Mixup
 from cait.data.normalize import Normalize
 from cait.data.transforms import EvalTransform
+from cait.ema import ModelEma
 from cait.errors import CaitError
 from cait.losses import soft_target_cross_entropy
 from cait.model import CaiT
@@ -334,3 +336,44 @@ def test_an_epoch_without_a_readable_image_stops(make_loader, tmp_path):
         path.unlink()
     with pytest.raises(CaitError, match="no image of epoch 1 could be read"):
         train(small_model(), loader)
+
+
+READING = ("numpy", "item", "tolist", "__float__", "__int__", "__bool__", "__index__", "__array__")
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Where the values of tensors are read, each of which a GPU would have to be waited for."""
+    places = []
+
+    def wrapped(name, real):
+        def read(tensor, *words, **options):
+            inner = any(place.name == "read" for place in traceback.extract_stack()[:-1])  # tolist calls numpy
+            places.extend([] if inner else [name])
+            return real(tensor, *words, **options)
+
+        return read
+
+    for name in READING:
+        monkeypatch.setattr(paddle.Tensor, name, wrapped(name, getattr(paddle.Tensor, name)))
+    return places
+
+
+def test_a_step_waits_for_the_device_once(make_loader, reads):
+    """Accumulation, mixing, clipping and the average of the weights included; lines of the log read more."""
+    model = small_model(drop_path=0.1, dropout=0.1)
+    ema, seen = ModelEma(model, 0.9), []
+
+    def after_step():
+        ema.update()
+        seen.append(len(reads))
+
+    mix = Mixup(10, 0.8, 1.0, 1.0, 0.5, 0.1)
+    optimizer = adamw(model, 0.05)
+    optimizer.set_lr(1e-2)
+    options = {"mix": mix, "after_step": after_step, "accum_iter": 2, "grad_clip": 1e-3, "report_freq": 100}
+    loader = make_loader(1)
+    engine.train_one_epoch(
+        model, loader, NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=1, num_epochs=3, **options
+    )
+    assert len(seen) == 5 and [after - before for before, after in zip(seen[1:], seen[2:])] == [1, 1, 1]
