@@ -20,7 +20,7 @@ CHANGED := $(if $(filter-out $(INSTALLED),$(PADDLE)),FORCE)
 INDEX = $(filter http%,$(PADDLE))
 BUILD = $(filter-out -i http%,$(PADDLE))
 
-.PHONY: install demo serve test test-slow test-paddle26 lint docs FORCE
+.PHONY: install demo serve test test-slow test-paddle26 test-gpu-wheel lint docs FORCE
 
 install: $(VENV)/installed
 
@@ -58,6 +58,10 @@ test-slow: install
 # The tests that depend on PaddlePaddle with the newest whose GPU wheel is on the package index, in its own environment.
 test-paddle26:
 	$(MAKE) test TESTS="not slow and not any_paddle" VENV=.venv26 PADDLE='paddlepaddle==2.6.2 numpy<2 setuptools<80 paddle2onnx<2'
+
+# The same with the GPU wheel that is on the package index, on a machine with or without a GPU.
+test-gpu-wheel:
+	$(MAKE) test TESTS="not slow and not any_paddle" VENV=.venvgpu PADDLE='paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80 paddle2onnx<2'
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ and with the few variables of `KEPT`. Files that the test process itself opens a
 """
 
 import atexit
+import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -72,6 +73,8 @@ def isolate() -> pathlib.Path:
     for name in list(os.environ):
         if name not in KEPT and not name.startswith(KEPT_BEGINNINGS):
             del os.environ[name]
+    if _is_installed("paddlepaddle-gpu"):  # it warns of a missing cuDNN at the first convolution, on CPUs too
+        os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112
     (folder / "home").mkdir()
     CACHE.mkdir(parents=True, exist_ok=True)
     os.environ |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(CACHE)}
@@ -80,6 +83,14 @@ def isolate() -> pathlib.Path:
     os.environ[USERS_CACHES] = os.pathsep.join(map(str, users_caches))
     _watch([*(str(REPOSITORY / name) for name in USERS), *map(str, users_caches)])
     return project
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _remove(folder: pathlib.Path, owner: int) -> None:

@@ -10,7 +10,7 @@ import paddle
 import pytest
 import yaml
 
-from cait import jobs, start
+from cait import device, jobs, start
 from cait.checkpoint import load_tensors
 from cait.config import make_config
 from cait.errors import CaitError, UsageError
@@ -407,6 +407,16 @@ def test_flags_of_paddle_are_those_of_the_device(monkeypatch, device):
     monkeypatch.setattr(paddle, "set_flags", found.update)
     start.select_device(make_config({}))
     assert found == {"device": device, **start.DEVICE_FLAGS[device]}
+
+
+@pytest.mark.parametrize("is_gpu_build, has_one", [(False, False), (True, False), (True, True)])
+def test_the_log_says_that_a_build_for_gpus_finds_none(monkeypatch, is_gpu_build, has_one):
+    """Paddle's own warning of it is a line of its source code."""
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: is_gpu_build)
+    monkeypatch.setattr(device, "has_gpu", lambda: has_one)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "cpu")
+    found = "cpu (this PaddlePaddle is built for GPUs and finds none)"
+    assert device.device_words() == (found if is_gpu_build and not has_one else "cpu")
 
 
 def test_paddle_knows_the_flags():

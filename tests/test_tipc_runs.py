@@ -76,6 +76,7 @@ def test_every_row_of_inference_can_run_on_some_machine(name, monkeypatch):
     lines = other.Lines(CONFIGS / name)
     monkeypatch.setattr(inference_engine, "has_gpu", lambda: True)
     monkeypatch.setattr(inference_engine, "processor_has_bf16", lambda: True)
+    monkeypatch.setattr(inference_engine.paddle.amp, "is_bfloat16_supported", lambda: True)
     for name in ("get_trt_compile_version", "get_trt_runtime_version"):
         monkeypatch.setattr(inference_engine.inference, name, lambda: (8, 6, 1))
     use_gpus, mkldnns, tensorrts, precisions = (lines.value(number).split("|") for number in (41, 42, 45, 46))

@@ -15,6 +15,9 @@ MEMORY_ADVICE = (
     "TRAIN.RECOMPUTE=true, TRAIN.QUERY_CHUNK=64 and on GPUs AMP=true take less too, and TRAIN.ACCUM_ITER keeps the step"
 )
 
+# Paddle says these at every import. That it finds no GPU is in the log, see `device.device_words`.
+NO_NEWS = ("No ccache found", "You are using GPU version Paddle, but your CUDA device is not set properly")
+
 
 def outcome(error: BaseException) -> tuple[str, int] | None:
     """The sentence and the exit code that a command ends with on this error; None: it is a bug, or no failure.
@@ -58,7 +61,8 @@ def run_command(main: Callable[[], None], leave_at_once: bool = False, has_log: 
             than Paddle takes its objects down, which costs a fifth of a second.
         has_log: what is printed is also in a file, so that a full disk below standard output is no failure.
     """
-    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle says so at every import
+    for message in NO_NEWS:
+        warnings.filterwarnings("ignore", message=message)
     streams.prepare()
     stops.install()
     errors = sys.stderr  # an exception at the wrong moment may leave it redirected

@@ -16,3 +16,9 @@ DEVICE_FLAGS = {
 def has_gpu() -> bool:
     """Whether there is a GPU and a PaddlePaddle that can use it."""
     return paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+
+
+def device_words() -> str:
+    """The device that is in use, for a log, such as `cpu` or `gpu:0`; and that a build for GPUs has found none."""
+    found_none = paddle.device.is_compiled_with_cuda() and not has_gpu()
+    return paddle.device.get_device() + (" (this PaddlePaddle is built for GPUs and finds none)" if found_none else "")

@@ -17,7 +17,7 @@ from cait import dist
 from cait.config import run_folder
 from cait.data import pixels
 from cait.data.normalize import Normalize
-from cait.device import DEVICE_FLAGS, has_gpu
+from cait.device import DEVICE_FLAGS, device_words, has_gpu
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.log import open_log
@@ -122,7 +122,7 @@ def open_job(
     words += [
         f"python {platform.python_version()}",
         pixels.how(),
-        f"device {paddle.device.get_device()}",
+        f"device {device_words()}",
         f"seed {config.SEED}",
     ]
     words += [f"{dist.world_size()} processes"] if dist.world_size() > 1 else []
