@@ -44,7 +44,9 @@ def _arguments() -> argparse.Namespace:
 
 def _rows(args: argparse.Namespace) -> list:
     from cait import align, align_deploy, align_run, exchange  # after the flags are checked: Paddle takes seconds
+    from cait.device import allow_tf32
 
+    allow_tf32(False)  # whatever the environment says
     if args.deploy:
         return align_deploy.deployment_rows(args.deploy, args.weights, args.images)
     rows = []

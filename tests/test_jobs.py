@@ -1,7 +1,9 @@
 """Training, evaluation and prediction from a config, in this process."""
 
 import csv
+import functools
 import json
+import os
 import pathlib
 import re
 
@@ -407,6 +409,19 @@ def test_flags_of_paddle_are_those_of_the_device(monkeypatch, device):
     monkeypatch.setattr(paddle, "set_flags", found.update)
     start.select_device(make_config({}))
     assert found == {"device": device, **start.DEVICE_FLAGS[device]}
+
+
+@pytest.mark.parametrize("values, expected", [({}, "0"), ({"TF32": True}, "1"), ({"TF32": True, "EVAL": True}, "0")])
+def test_tf32_is_for_training_that_asks_for_it(monkeypatch, values, expected):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")  # whatever was there
+    switches = {}
+    for name in ("set_cublas_switch", "set_cudnn_switch"):
+        monkeypatch.setattr(device.core, name, functools.partial(switches.__setitem__, name), raising=False)
+    monkeypatch.setattr(jobs, "_run_alone", lambda config: switches.update(seen=os.environ["NVIDIA_TF32_OVERRIDE"]))
+    keys = {"TRAIN.TF32": values.get("TF32", False), "EVAL": values.get("EVAL", False), "MODEL.PRETRAINED": "weights"}
+    jobs.run(make_config({**keys, "DEVICE": "cpu"}))
+    allowed = expected == "1"
+    assert switches == {"set_cublas_switch": allowed, "set_cudnn_switch": allowed, "seen": expected}
 
 
 @pytest.mark.parametrize("is_gpu_build, has_one", [(False, False), (True, False), (True, True)])

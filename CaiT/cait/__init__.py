@@ -21,7 +21,8 @@ __version__ = "0.1.0"
 require_paddle()
 
 # Before Paddle: NVIDIA's libraries would round float32 products to 10 bits (TF32, PaddlePaddle 2.6's default), which no
-# comparison of this project allows. NVIDIA_TF32_OVERRIDE=1 in the environment lets them.
+# comparison of this project allows. TRAIN.TF32 lets them in training, and NVIDIA_TF32_OVERRIDE=1 in a program of the
+# user's.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
 use_avx512_on_amd()

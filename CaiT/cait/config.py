@@ -132,6 +132,9 @@ KEYS = (
     Key("TRAIN.QUERY_CHUNK", None, integer(1, optional=True),
         "Queries that self-attention works on at a time in training, keeping nothing of the attention matrix; "
         "null: all at once."),
+    Key("TRAIN.TF32", False, FLAG,
+        "On a GPU, products of float32 round their factors to 10 bits of mantissa (TF32), which is faster from "
+        "NVIDIA's Ampere on: in training, in its teacher and in the validation within it; never with -eval or -pred."),
     Key("DISTILL.TYPE", "none", choice("none", "hard", "soft"),
         "Learn from a teacher too: from its decision, or from its probabilities."),
     Key("DISTILL.TEACHER", "", PATH,

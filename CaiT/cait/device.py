@@ -1,6 +1,9 @@
 """What this machine can compute on, and what Paddle is told for it."""
 
+import os
+
 import paddle
+from paddle.base import core
 
 # What Paddle is told for each device.
 DEVICE_FLAGS = {
@@ -22,3 +25,14 @@ def device_words() -> str:
     """The device that is in use, for a log, such as `cpu` or `gpu:0`; and that a build for GPUs has found none."""
     found_none = paddle.device.is_compiled_with_cuda() and not has_gpu()
     return paddle.device.get_device() + (" (this PaddlePaddle is built for GPUs and finds none)" if found_none else "")
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether NVIDIA's libraries may round the factors of float32 products to 10 bits of mantissa (TF32), from now on.
+
+    It is called before the first product: cuBLAS and cuDNN look into the environment when PaddlePaddle first uses them.
+    """
+    os.environ["NVIDIA_TF32_OVERRIDE"] = str(int(allowed))
+    for name in ("set_cublas_switch", "set_cudnn_switch"):  # PaddlePaddle's own, in builds for GPUs
+        if hasattr(core, name):
+            getattr(core, name)(allowed)

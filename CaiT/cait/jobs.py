@@ -20,7 +20,7 @@ from cait.training import train
 
 def run(config: CfgNode) -> None:
     """Runs the job that the config asks for: prediction, evaluation or training; with several processes, in each."""
-    select_device(config)
+    select_device(config, tf32=config.TRAIN.TF32 and not (config.EVAL or config.PRED))
     with dist.joined():
         _run_alone(config)
 

@@ -17,7 +17,7 @@ from cait import dist
 from cait.config import run_folder
 from cait.data import pixels
 from cait.data.normalize import Normalize
-from cait.device import DEVICE_FLAGS, device_words, has_gpu
+from cait.device import DEVICE_FLAGS, allow_tf32, device_words, has_gpu
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.log import open_log
@@ -27,8 +27,8 @@ from cait.saved_config import check_replaceable, save_config
 from cait.zoo import build_model
 
 
-def select_device(config: CfgNode) -> None:
-    """Chooses the device for all that follows.
+def select_device(config: CfgNode, tf32: bool = False) -> None:
+    """Chooses the device for all that follows, and whether it may round products of float32 (`device.allow_tf32`).
 
     Raises:
         UsageError: a GPU was asked for and there is none, or fewer than processes.
@@ -39,6 +39,7 @@ def select_device(config: CfgNode) -> None:
     num_gpus = paddle.device.cuda.device_count() if device == "gpu" else 0
     if device == "gpu" and dist.local_size() > num_gpus:
         raise UsageError(f"{dist.local_size()} processes on a machine with {num_gpus} GPUs: each needs its own")
+    allow_tf32(tf32)
     paddle.device.set_device(device)  # of several GPUs the one that the launcher chose for this process
     paddle.set_flags(DEVICE_FLAGS[device])
     if device == "cpu":
