@@ -61,7 +61,9 @@ def test_every_parameter_is_equal_in_all_processes_after_20_steps(tiny_yaml, odd
         assert set(other.files) == set(all_of_them[0].files)
         for name in other.files:
             assert np.array_equal(all_of_them[0][name], other[name]), name
-    for name in fresh:  # and every one of them was trained
+    for name in fresh:  # and every one of them was trained, but for a bias that changes nothing
+        if name.endswith("proj_l.bias/start"):
+            continue
         assert not np.array_equal(all_of_them[0][name], all_of_them[0][name.removesuffix("/start")]), name
 
 

@@ -6,7 +6,6 @@ carries the name it has in the official checkpoints, so converting one is transp
 
 In mixed precision, attention from logits to softmax, LayerScale and the residual sums stay in float32: half precision
 makes NaN of them in deep models (issues 29 and 109 of the reference repository).
-A batch is -1 wherever something is reshaped: as a number, an exported program would compute it before every reshape.
 Shapes: B images, C channels, N patches, D embedding width, H heads, d = D / H channels a head.
 """
 
@@ -39,8 +38,7 @@ class DropPath(nn.Layer):
         if self.drop_prob == 0.0 or not self.training:
             return x
         keep_prob = 1.0 - self.drop_prob
-        shape = [x.shape[0]] + [1] * (x.ndim - 1)
-        keep = paddle.floor(keep_prob + paddle.rand(shape, dtype=x.dtype))
+        keep = paddle.floor(keep_prob + paddle.rand([x.shape[0]] + [1] * (x.ndim - 1), dtype=x.dtype))
         return x * (keep / keep_prob)
 
 
@@ -52,7 +50,7 @@ class HeadMixing(nn.Linear):
     """
 
     def forward(self, x, without_bias=False):
-        heads, rows, columns = x.shape[1:]
+        heads, rows, columns = x.shape[1:]  # the batch is -1: a program would compute it before each reshape
         mixed = paddle.matmul(self.weight, x.reshape([-1, heads, rows * columns]), transpose_x=True)
         return (mixed if without_bias else mixed + self.bias.unsqueeze(-1)).reshape([-1, heads, rows, columns])
 
@@ -92,24 +90,20 @@ class TalkingHeadsAttention(nn.Layer):
     def _attend(self, q, k, v, maps=None):
         """Queries [B, H, n, d], keys and values [B, H, N, d] -> [B, H, n, d]; the rows do not see each other.
 
-        The biases of the mixing stay out of the matrix where nobody looks at it, which saves four passes over it in
-        training: the softmax takes out what a whole row has in common, and a number that is added to a whole row of
-        `mixed` adds its product with the sum of v. An exported program keeps them: oneDNN adds them for nothing.
+        Where the matrix is not looked at, dropped or exported (oneDNN adds biases for nothing), the biases stay out of
+        it: the softmax takes out what a row has in common, and what is added to a row of `mixed` counts as sums of v.
         """
-        drops = self.training and self.attn_drop.p
-        apart = maps is None and not drops and paddle.in_dynamic_mode()
+        apart = maps is None and not (self.training and self.attn_drop.p) and paddle.in_dynamic_mode()
         with full_precision():
             logits = paddle.matmul(float32(q * self.scale), float32(k), transpose_y=True)
             softmax = F.softmax(self.proj_l(logits, apart), axis=-1)
             mixed = self.proj_w(softmax, apart)
+            bias = self.proj_w.bias + 0.0 * self.proj_l.bias if apart else None  # the gradient is zero, not missing
+            rest = bias.reshape([-1, 1, 1]) * float32(v).sum(axis=2, keepdim=True) if apart else None
         if maps is not None:
             maps.update(softmax=softmax, mixed=mixed)
         out = paddle.matmul(like(self.attn_drop(mixed), v), v)
-        if not apart:
-            return out
-        with full_precision():
-            bias = self.proj_w.bias + 0.0 * self.proj_l.bias  # its gradient is zero, and not missing
-            return out + like(bias.reshape([-1, 1, 1]) * float32(v).sum(axis=2, keepdim=True), out)
+        return out + like(rest, out) if apart else out
 
 
 class ClassAttention(nn.Layer):
@@ -327,18 +321,12 @@ class CaiT(nn.Layer):
         return self.norm(paddle.concat(self._encode(images, {}), axis=1))
 
     def forward(self, images):
-        cls_token, _ = self._encode(images, {})
-        return self.head(self.norm(cls_token)[:, 0])
+        return self.head(self.norm(self._encode(images, {})[0])[:, 0])
 
     def forward_with_attention(self, images, block_names):
-        """Logits [B, num_classes] and the attention maps of the named blocks.
+        """Logits [B, num_classes] of images [B, C, height, width], and {name: maps} of the named blocks.
 
-        Args:
-            images: [B, C, height, width].
-            block_names: such as `["blocks.0", "blocks_token_only.1"]`.
-
-        Returns:
-            (logits, {name: maps}); see `TalkingHeadsAttention` and `ClassAttention` for the maps.
+        Names are such as `"blocks.0"` and `"blocks_token_only.1"`; the blocks' attention tells what the maps are.
 
         Raises:
             ValueError: a block that is not there.
