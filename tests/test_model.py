@@ -216,25 +216,30 @@ def test_saving_memory_changes_no_gradient(options):
 
 
 @pytest.mark.parametrize("query_chunk", [None, 3])
-def test_the_biases_of_the_mixing_count_the_same_outside_the_matrix(query_chunk):
-    """With maps, they are in it. That before the softmax changes nothing, and gets a gradient of zero."""
+def test_the_biases_of_the_mixing_count_the_same_outside_the_matrix(query_chunk, monkeypatch):
+    """In an exported program, they are in it. That before the softmax changes nothing, and gets a gradient of zero."""
     paddle.set_default_dtype("float64")
     attention = TalkingHeadsAttention(8, 2, True, 0.0, 0.0)
     attention.query_chunk = query_chunk
     for bias in (attention.proj_l.bias, attention.proj_w.bias):
         bias.set_value(paddle.randn([2]) * 3)
     x, found = paddle.randn([2, 7, 8]), []
-    for maps in (None, {}):
-        out = attention(x, maps) if maps is None or not query_chunk else _in_the_matrix(attention, x)
+    for is_dynamic in (True, False):
+        monkeypatch.setattr(paddle, "in_dynamic_mode", lambda is_dynamic=is_dynamic: is_dynamic)
+        maps = {} if query_chunk is None else None
+        out = attention(x, maps)
         (out * out).sum().backward()
         found.append([out.numpy(), *(parameter.grad.numpy() for parameter in attention.parameters())])
+        found[-1] += [value.numpy() for value in maps.values()] if maps else []
         attention.clear_gradients()
-    for apart, within in zip(*found):
+    for apart, within in zip(*found, strict=True):
         np.testing.assert_allclose(apart, within, atol=1e-12)
     names = [name for name, _ in attention.named_parameters()]
     assert not found[0][1 + names.index("proj_l.bias")].any() and found[0][1 + names.index("proj_w.bias")].any()
 
 
-def _in_the_matrix(attention, x):
-    attention.query_chunk = None
-    return attention(x, {})
+def test_looking_at_attention_changes_no_bit():
+    attention = TalkingHeadsAttention(8, 2, True, 0.0, 0.0)
+    attention.proj_w.bias.set_value(paddle.randn([2]) * 3)
+    x = paddle.randn([2, 7, 8])
+    np.testing.assert_array_equal(attention(x, {}).numpy(), attention(x).numpy())

@@ -9,7 +9,7 @@ import pytest
 from cait import precision as module
 from cait.errors import UsageError
 from cait.model import CaiT, ClassAttention, TalkingHeadsAttention, add_branch
-from cait.precision import Precision, build_precision, full_precision
+from cait.precision import Precision, build_precision, float32, full_precision
 
 # With float32 weights, Paddle's promotion would leave next to nothing in half precision; norms stay in float32.
 O2 = {"use_promote": False, "custom_black_list": {"layer_norm"}}
@@ -135,8 +135,18 @@ def half_kernels(monkeypatch):
     return seen
 
 
+def _with_bfloat16(operation):
+    """An operation of two that is there in float32 alone, for bfloat16 as well."""
+
+    def operate(x, y):
+        return operation(float32(x), float32(y) if isinstance(y, paddle.Tensor) else y).astype(x.dtype)
+
+    return operate
+
+
 def test_attention_is_float32_from_logits_to_softmax(half_kernels, monkeypatch):
-    monkeypatch.setattr(paddle.Tensor, "__mul__", lambda x, y: paddle.scale(x.astype("float32"), y).astype(x.dtype))
+    for name in ("__mul__", "__add__"):
+        monkeypatch.setattr(paddle.Tensor, name, _with_bfloat16(getattr(paddle.Tensor, name)))
     attention = TalkingHeadsAttention(8, 2, True, 0.0, 0.0)
     q, k, v = (paddle.randn([1, 2, 3, 4]).astype("bfloat16") for _ in range(3))
     maps = {}

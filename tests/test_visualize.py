@@ -125,8 +125,8 @@ def test_self_attention_is_the_same_in_many_passes(deep, image, monkeypatch):
     whole = list(deep.self_attention(image))
     monkeypatch.setattr(sources, "MAP_BYTES", 1)
     for (softmax_whole, mixed_whole), (softmax_each, mixed_each) in zip(whole, deep.self_attention(image), strict=True):
-        np.testing.assert_allclose(softmax_each, softmax_whole, atol=1e-6)  # biases are summed apart without maps
-        np.testing.assert_allclose(mixed_each, mixed_whole, atol=1e-6)
+        np.testing.assert_array_equal(softmax_each, softmax_whole)
+        np.testing.assert_array_equal(mixed_each, mixed_whole)
         np.testing.assert_allclose(softmax_each.sum(-1), 1.0, atol=1e-6)
 
 

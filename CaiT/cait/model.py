@@ -90,18 +90,19 @@ class TalkingHeadsAttention(nn.Layer):
     def _attend(self, q, k, v, maps=None):
         """Queries [B, H, n, d], keys and values [B, H, N, d] -> [B, H, n, d]; the rows do not see each other.
 
-        Where the matrix is not looked at, dropped or exported (oneDNN adds biases for nothing), the biases stay out of
-        it: the softmax takes out what a row has in common, and what is added to a row of `mixed` counts as sums of v.
+        Where the matrix is not dropped or exported (oneDNN adds biases for nothing), the biases stay out of it: the
+        softmax takes out what a row has in common, and what is added to a row of `mixed` counts as sums of v.
         """
-        apart = maps is None and not (self.training and self.attn_drop.p) and paddle.in_dynamic_mode()
+        apart = not (self.training and self.attn_drop.p) and paddle.in_dynamic_mode()
         with full_precision():
             logits = paddle.matmul(float32(q * self.scale), float32(k), transpose_y=True)
             softmax = F.softmax(self.proj_l(logits, apart), axis=-1)
             mixed = self.proj_w(softmax, apart)
-            bias = self.proj_w.bias + 0.0 * self.proj_l.bias if apart else None  # the gradient is zero, not missing
-            rest = bias.reshape([-1, 1, 1]) * float32(v).sum(axis=2, keepdim=True) if apart else None
+            if apart:  # the gradient of the first bias is zero, not missing
+                bias = (self.proj_w.bias + 0.0 * self.proj_l.bias).reshape([-1, 1, 1])
+                rest = bias * float32(v).sum(axis=2, keepdim=True)
         if maps is not None:
-            maps.update(softmax=softmax, mixed=mixed)
+            maps.update(softmax=softmax, mixed=mixed + bias if apart else mixed)
         out = paddle.matmul(like(self.attn_drop(mixed), v), v)
         return out + like(rest, out) if apart else out
 
@@ -118,9 +119,7 @@ class ClassAttention(nn.Layer):
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         bias = None if qkv_bias else False
-        self.q = nn.Linear(dim, dim, bias_attr=bias)
-        self.k = nn.Linear(dim, dim, bias_attr=bias)
-        self.v = nn.Linear(dim, dim, bias_attr=bias)
+        self.q, self.k, self.v = (nn.Linear(dim, dim, bias_attr=bias) for _ in range(3))
         self.proj = nn.Linear(dim, dim)
 
     def _split_heads(self, x):
