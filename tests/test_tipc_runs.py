@@ -14,6 +14,7 @@ import other_harnesses as other
 from cait.cli import parse_command
 from cait.deploy import inference_engine
 from cait.deploy.inference_engine import Engine
+from cait.device import why_no_profiler
 from conftest import ROOT
 from harness.commands import train_words
 from harness.data import images_for_speed
@@ -202,6 +203,8 @@ def test_the_whole_chain(checkout):
 
 @pytest.mark.parametrize("family", [FAMILIES[0], pytest.param(FAMILIES[1], marks=pytest.mark.slow)])
 def test_the_benchmarks_of_other_projects(checkout, family):
+    if reason := why_no_profiler():
+        pytest.skip(reason)
     path = checkout({54: "batch_size:8"})
     prepare(checkout, path, "benchmark_train")
     commands = other.benchmark(path, family, "8", "fp32", "test_tipc/output/tiny/benchmark_train")

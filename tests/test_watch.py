@@ -9,6 +9,7 @@ from PIL import Image
 
 from cait import jobs, training
 from cait.checkpoint import load_tensors
+from cait.device import why_no_profiler
 from cait.errors import CaitError, UsageError
 from cait.watch import StepProfiler, write_scalars
 from test_jobs import rows_of
@@ -95,6 +96,10 @@ def test_visualdl_that_is_not_installed_is_one_sentence(tiny_config, tmp_path, m
     assert not (tmp_path / "run").exists()
 
 
+needs_profiler = pytest.mark.skipif(bool(why_no_profiler()), reason=why_no_profiler())
+
+
+@needs_profiler
 def test_a_few_steps_are_profiled(tiny_config, tmp_path):
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=2, PROFILE_STEPS=1, VALIDATE_FREQ=0))
     (trace,) = (tmp_path / "run" / "profile").iterdir()
@@ -102,6 +107,15 @@ def test_a_few_steps_are_profiled(tiny_config, tmp_path):
     assert any("matmul" in event.get("name", "") for event in events)
 
 
+def test_a_profile_that_cannot_be_had_is_one_sentence(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("cait.device.paddle.device.is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr("cait.device.paddle.device.cuda.device_count", lambda: 0)
+    with pytest.raises(UsageError, match="PROFILE_STEPS: this PaddlePaddle is built for GPUs and finds none, and"):
+        jobs.run(tiny_config(PROFILE_STEPS=1))
+    assert not (tmp_path / "run").exists()
+
+
+@needs_profiler
 def test_a_run_that_ends_before_the_profile_does_ends_it(tmp_path):
     profiler = StepProfiler(tmp_path, 100)
     profiler.step()

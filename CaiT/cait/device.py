@@ -14,6 +14,7 @@ DEVICE_FLAGS = {
     # of which sum in any order: a run would not repeat bit for bit.
     "gpu": {"FLAGS_cudnn_deterministic": True},
 }
+FOUND_NONE = "this PaddlePaddle is built for GPUs and finds none"
 
 
 def has_gpu() -> bool:
@@ -23,8 +24,16 @@ def has_gpu() -> bool:
 
 def device_words() -> str:
     """The device that is in use, for a log, such as `cpu` or `gpu:0`; and that a build for GPUs has found none."""
-    found_none = paddle.device.is_compiled_with_cuda() and not has_gpu()
-    return paddle.device.get_device() + (" (this PaddlePaddle is built for GPUs and finds none)" if found_none else "")
+    return paddle.device.get_device() + (f" ({FOUND_NONE})" if _lacks_gpu() else "")
+
+
+def why_no_profiler() -> str:
+    """Why Paddle's profiler does not work here; empty where it does. That of a build for GPUs asks for their driver."""
+    return f"{FOUND_NONE}, and its profiler needs the driver of one, for the CPU too" if _lacks_gpu() else ""
+
+
+def _lacks_gpu() -> bool:
+    return paddle.device.is_compiled_with_cuda() and not has_gpu()
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -29,7 +29,7 @@ from cait.precision import Precision, build_precision
 from cait.resume import CURVES, batch_plan, check_is_free, remove_replaced, starting_point
 from cait.start import held_folder, open_job, prepare_model
 from cait.teacher import build_teacher, build_teacher_names, with_teacher
-from cait.watch import StepProfiler, check_visualdl, layer_scale, write_scalars
+from cait.watch import StepProfiler, check_profiler, check_visualdl, layer_scale, write_scalars
 
 BEST_EMA = f"{BEST}_ema"
 
@@ -77,6 +77,8 @@ def train(config: CfgNode) -> None:
     _check_recipe(config)
     if config.VISUALDL:
         check_visualdl()
+    if config.PROFILE_STEPS:
+        check_profiler()
     with held_folder(config, "train") as (folder, note):
         check_is_free(config)
         _train_in(folder, note, config)

@@ -11,6 +11,7 @@ from typing import Any
 import paddle
 from paddle import profiler
 
+from cait.device import why_no_profiler
 from cait.errors import UsageError
 from cait.files import naming_what_fails
 from cait.model import CaiT
@@ -33,6 +34,12 @@ def check_visualdl() -> None:
         import visualdl  # noqa: F401
     except ImportError as error:
         raise UsageError("VISUALDL needs visualdl, which is not installed: pip install visualdl") from error
+
+
+def check_profiler() -> None:
+    """Raises UsageError if Paddle's profiler does not work here."""
+    if reason := why_no_profiler():
+        raise UsageError(f"PROFILE_STEPS: {reason}; leave it out, or install the PaddlePaddle for CPUs")
 
 
 def write_scalars(folder: str | os.PathLike, row: Mapping[str, Any]) -> None:

@@ -194,6 +194,11 @@ def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: li
 
 def operators(models: Models, variant: str, batch_size: int, threads: int, times: int = 3) -> list[Table]:
     """Milliseconds a run of each kind of operator, of the plain and of the fused program."""
+    from cait.device import why_no_profiler
+
+    if reason := why_no_profiler():
+        models.notes.append(f"operators: missing ({reason}).")
+        return []
     tables = []
     for kind in ("plain", "fused"):
         title = f"operators of the {kind} program, {variant}, batch {batch_size}"
