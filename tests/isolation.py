@@ -22,6 +22,7 @@ PIECES = ("dataset/README.md", "txt/README.md", "txt/test_list.txt")  # of folde
 USERS = ("dataset", "txt", "output", "log", "CaiT/infer", "test_tipc/data", "test_tipc/output")
 WEIGHTS = (".pdparams", ".pdstates", ".pdiparams", ".pdmodel")
 KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CAIT_REQUIRE_BROWSER", "CAIT_SCREENSHOTS")
+LOG_LEVEL = "GLOG_minloglevel"  # of what PaddlePaddle's C++ writes to stderr
 KEPT_BEGINNINGS = ("LC_", "PYTEST_")
 # Fonts and compiled operators take half a minute to make: they are kept from run to run, but apart from the user's.
 CACHE = REPOSITORY / ".pytest_cache" / "home"
@@ -74,7 +75,7 @@ def isolate() -> pathlib.Path:
         if name not in KEPT and not name.startswith(KEPT_BEGINNINGS):
             del os.environ[name]
     if _is_installed("paddlepaddle-gpu"):  # it warns of a missing cuDNN at the first convolution, on CPUs too
-        os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112
+        os.environ[LOG_LEVEL] = "2"
     (folder / "home").mkdir()
     CACHE.mkdir(parents=True, exist_ok=True)
     os.environ |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(CACHE)}

@@ -219,3 +219,14 @@ def test_the_table_has_a_line_for_each_threshold():
         "tiny 6 deployment, bf16 classes 1 0.00e+00 0.00e+00 1.00e-02 passed",
     ]
     assert len({line.index("passed") for line in lines} | {head.index("verdict")}) == 1
+
+
+def test_float32_agrees_within_bounds_of_its_own():
+    """As on a GPU, where float64 does not tell whether the usual precision computes as it should."""
+    (reference,) = golden_references(["tiny"], GOLDEN)
+    rows = align.climb(reference, [1, 2, 3, 4, 5])
+    assert all(row.passed for row in rows)
+    (logits,) = (row for row in rows if row.name == "logits")
+    assert 1e-8 < logits.max_diff < logits.threshold < 2e-5  # it was computed in float32
+    wrong = {"logits": reference.expected("forward")["logits"] + 1e-4}
+    assert not align.compare("tiny", 1, wrong, reference.expected("forward"), "float32")[0].passed

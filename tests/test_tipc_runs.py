@@ -201,10 +201,9 @@ def test_the_whole_chain(checkout):
     assert "root INFO:  drivier_version: " in block and "root INFO:  batch_size: 4" in block
 
 
+@pytest.mark.skipif(bool(why_no_profiler()), reason=why_no_profiler())
 @pytest.mark.parametrize("family", [FAMILIES[0], pytest.param(FAMILIES[1], marks=pytest.mark.slow)])
 def test_the_benchmarks_of_other_projects(checkout, family):
-    if reason := why_no_profiler():
-        pytest.skip(reason)
     path = checkout({54: "batch_size:8"})
     prepare(checkout, path, "benchmark_train")
     commands = other.benchmark(path, family, "8", "fp32", "test_tipc/output/tiny/benchmark_train")

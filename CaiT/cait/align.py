@@ -2,7 +2,8 @@
 
 Every rung computes named arrays on our side; a reference (`align_golden`, `align_live`) has the same
 names with the values they should have. The verdict is a bound on the largest difference; shapes must be equal and every
-value finite. All is computed in float64, where a wrong formula stands out from rounding.
+value finite. All is computed in Paddle's default type: in float64 a wrong formula stands out from rounding, and float32
+shows that a device computes as it should. The reference is in float64 either way.
 """
 
 import contextlib
@@ -30,9 +31,6 @@ from cait.optim import adamw, learning_rate
 from cait.results import write_reprod_log
 
 STEPS = {1: "forward", 2: "preprocessing", 3: "losses", 4: "gradients", 5: "training", 6: "deployment"}
-# Largest allowed difference in a step, relative to the largest value of the reference array, at least to 1. Losses of
-# training steps and schedules have tighter bounds, see `_threshold`.
-TOLERANCES = {"forward": 1e-11, "preprocessing": 0.0, "losses": 1e-9, "gradients": 1e-9, "training": 1e-7}
 MIXED_TARGETS = "mixup_targets"  # the reference mixes them in float32
 NORMALISED = "normalised"
 SMOOTHING, MIXED, TAU, ALPHA = 0.1, 0.3, 3.0, 0.5
@@ -41,6 +39,16 @@ SCHEDULES = {  # epochs, peak, start, end, warm-up
     "paper_400": (400, 5e-4, 1e-6, 1e-5, 5),
     "short_100": (100, 1e-4, 1e-6, 1e-6, 3),
     "finetune_30_const": (30, 5e-6, 5e-6, 5e-6, 0),
+}
+# Largest allowed difference in a step, relative to the largest value of the reference array, at least to 1.
+TOLERANCES = {
+    "float64": {"forward": 1e-11, "preprocessing": 0.0, "losses": 1e-9, "gradients": 1e-9, "training": 1e-7},
+    "float32": {"forward": 1e-5, "preprocessing": 0.0, "losses": 1e-5, "gradients": 1e-5, "training": 5e-2},
+}
+# The same of some arrays, relative to their own largest value; gradients to the largest of all tensors.
+OWN_TOLERANCES = {
+    "float64": {"normalised": 1e-12, "schedule": 1e-12, "losses of training": 1e-9, "gradient": 1e-9},
+    "float32": {"normalised": 1e-6, "schedule": 1e-12, "losses of training": 1e-5, "gradient": 1e-5},
 }
 Arrays = dict[str, np.ndarray]
 
@@ -73,8 +81,12 @@ class Reference(Protocol):
     def expected(self, step: str) -> Arrays: ...
 
 
-def compare(model: str, step: int, ours: Arrays, reference: Arrays) -> list[Row]:
-    """Judges each array of the reference; one that is missing, of another shape or not finite fails."""
+def compare(model: str, step: int, ours: Arrays, reference: Arrays, dtype: str = "float64") -> list[Row]:
+    """Judges each array of the reference; one that is missing, of another shape or not finite fails.
+
+    Args:
+        dtype: what ours were computed in, float64 or float32.
+    """
     rows = []
     largest_gradient = max(
         (np.abs(v).max(initial=0.0) for n, v in reference.items() if n.startswith("grad/")), default=0
@@ -83,7 +95,7 @@ def compare(model: str, step: int, ours: Arrays, reference: Arrays) -> list[Row]
         expected = np.asarray(expected, "float64")
         value = np.asarray(ours.get(name, np.nan), "float64")
         own = np.abs(expected).max(initial=0.0)
-        threshold = _threshold(step, name, float(largest_gradient if name.startswith("grad/") else own))
+        threshold = _threshold(step, name, float(largest_gradient if name.startswith("grad/") else own), dtype)
         if value.shape != expected.shape or not np.isfinite(value).all() or not np.isfinite(expected).all():
             rows.append(Row(model, step, name, float("inf"), float("inf"), threshold, False))
             continue
@@ -95,12 +107,21 @@ def compare(model: str, step: int, ours: Arrays, reference: Arrays) -> list[Row]
     return rows
 
 
-def _threshold(step: int, name: str, largest: float) -> float:
-    if name == NORMALISED or name.startswith("schedule/"):
-        return 1e-12 * largest
-    if name.endswith("/losses") or name.startswith("grad/"):  # gradients: relative to the largest of all tensors
-        return 1e-9 * largest
-    return (1e-7 if name == MIXED_TARGETS else TOLERANCES[STEPS[step]]) * max(1.0, largest)
+def _threshold(step: int, name: str, largest: float, dtype: str) -> float:
+    own = OWN_TOLERANCES[dtype]
+    if name == NORMALISED:
+        return own["normalised"] * largest
+    if name.startswith("schedule/"):
+        return own["schedule"] * largest
+    if name.endswith("/losses"):
+        return own["losses of training"] * largest
+    if name.startswith("grad/"):
+        return own["gradient"] * largest
+    return (1e-7 if name == MIXED_TARGETS else TOLERANCES[dtype][STEPS[step]]) * max(1.0, largest)
+
+
+def _tensor(array: np.ndarray) -> paddle.Tensor:
+    return paddle.to_tensor(array, paddle.get_default_dtype())
 
 
 def forward(model: CaiT, images: np.ndarray) -> Arrays:
@@ -112,10 +133,10 @@ def forward(model: CaiT, images: np.ndarray) -> Arrays:
     ]
     model.eval()
     with paddle.no_grad():
-        logits = model(paddle.to_tensor(images))
+        logits = model(_tensor(images))
         for hook in hooks:
             hook.remove()
-        feature = model.forward_features(paddle.to_tensor(images))[:, 0]
+        feature = model.forward_features(_tensor(images))[:, 0]
     moments = [[x.mean(), x.std()] for x in outputs]
     return {"logits": logits.numpy(), "cls_feature": feature.numpy(), "block_mean_std": np.array(moments)}
 
@@ -125,7 +146,8 @@ def preprocessing(pictures: dict[str, tuple[Image.Image, int, float]]) -> Arrays
     pixels = {name: EvalTransform((size, size), pct)(picture) for name, (picture, size, pct) in pictures.items()}
     first = next(iter(pixels.values()))[None]
     data = make_config({}).DATA
-    return pixels | {NORMALISED: Normalize(data.MEAN, data.STD, "float64")(paddle.to_tensor(first)).numpy()[0]}
+    normalize = Normalize(data.MEAN, data.STD, paddle.get_default_dtype())
+    return pixels | {NORMALISED: normalize(paddle.to_tensor(first)).numpy()[0]}
 
 
 def accuracies(logits: np.ndarray, labels: np.ndarray) -> Arrays:
@@ -136,8 +158,7 @@ def accuracies(logits: np.ndarray, labels: np.ndarray) -> Arrays:
 
 def criteria(labels: np.ndarray, teacher_logits: np.ndarray, mixed_targets: np.ndarray) -> dict:
     """Rung 3: the losses of the recipe by name, each (logits) -> loss."""
-    labels, teacher = paddle.to_tensor(labels), paddle.to_tensor(teacher_logits)
-    mixed = paddle.to_tensor(mixed_targets.astype("float64"))
+    labels, teacher, mixed = paddle.to_tensor(labels), _tensor(teacher_logits), _tensor(mixed_targets)
     hard, soft = (losses.distillation(losses.cross_entropy, kind, ALPHA, TAU) for kind in ("hard", "soft"))
     return {
         "cross_entropy": lambda logits: losses.cross_entropy(logits, labels),
@@ -151,7 +172,7 @@ def criteria(labels: np.ndarray, teacher_logits: np.ndarray, mixed_targets: np.n
 def gradients(model: CaiT, images: np.ndarray, criterion) -> tuple[float, Arrays]:
     """The loss and the gradient of every parameter, in PyTorch's layout."""
     model.eval()  # no drop path, no dropout
-    loss = criterion(model(paddle.to_tensor(images)))
+    loss = criterion(model(_tensor(images)))
     loss.backward()
     found = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
     model.clear_gradients()
@@ -182,7 +203,7 @@ def training(model: CaiT, images: np.ndarray, labels: np.ndarray, clip: float | 
     model.eval()
     optimizer = adamw(model, TRAINING["weight_decay"])
     optimizer.set_lr(TRAINING["lr"])
-    images, labels, values = paddle.to_tensor(images), paddle.to_tensor(labels), []
+    images, labels, values = _tensor(images), paddle.to_tensor(labels), []
     for _ in range(TRAINING["steps"]):
         loss = losses.cross_entropy(model(images), labels)
         loss.backward()
@@ -218,13 +239,13 @@ def climb(reference: Reference, steps: list[int], log_folder: pathlib.Path | Non
 
     reprod_log's own verdict is not used: it lets NaN and transposed arrays pass.
     """
-    rows = []
+    rows, dtype = [], paddle.get_default_dtype()
     for step in steps:
         ours, expected = our_arrays(reference, step), reference.expected(STEPS[step])
-        rows += compare(reference.name, step, ours, expected)
+        rows += compare(reference.name, step, ours, expected, dtype)
         if log_folder is not None:
             stem = f"{reference.name}_{step}_{STEPS[step]}"
-            _write_logs(log_folder, stem, ours, expected, TOLERANCES[STEPS[step]])
+            _write_logs(log_folder, stem, ours, expected, TOLERANCES[dtype][STEPS[step]])
     return rows
 
 
