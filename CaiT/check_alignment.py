@@ -48,7 +48,9 @@ def _rows(args: argparse.Namespace) -> list:
 
     allow_tf32(False)  # whatever the environment says
     if args.deploy:
-        return align_deploy.deployment_rows(args.deploy, args.weights, args.images)
+        rows, missing = align_deploy.deployment_rows(args.deploy, args.weights, args.images)
+        print(*(f"skipped: {name}: {reason}" for name, reason in missing.items()), sep="\n")
+        return rows
     rows = []
     with exchange.float64():
         if args.live:
@@ -56,11 +58,9 @@ def _rows(args: argparse.Namespace) -> list:
         else:
             references = align_run.golden_references(args.models, args.golden)
         for reference in references:
-            steps = [step for step in args.steps if step in reference.steps]
-            if not steps:
-                raise UsageError(
-                    f"{reference.name}: the golden files have steps {reference.steps}; --live has all five"
-                )
+            if not (steps := [step for step in args.steps if step in reference.steps]):
+                words = f"the golden files have steps {reference.steps}; --live has all five"
+                raise UsageError(f"{reference.name}: {words}")
             print(f"{reference.name}: steps {', '.join(map(str, steps))}", flush=True)
             rows += align.climb(reference, steps, args.output)
     return rows

@@ -183,7 +183,7 @@ def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: li
     run = ROOT / json.loads(report.read_text())["run"]
     bundle = write_bundle(models.folder / "demo-bf16", run / "config.yaml", "bf16", weights=run / "best_model")
     tell("exactness: bf16 on the demo's images")
-    rows = deployment_rows(bundle, run / "best_model", ROOT / "dataset" / "digits" / "val")
+    rows, _ = deployment_rows(bundle, run / "best_model", ROOT / "dataset" / "digits" / "val")
     changed = {row.name: 100 * row.max_diff for row in rows if "bf16" in row.name and "changed" in row.name}
     goals = dict.fromkeys(changed, CHANGED_PERCENT)
     return [
