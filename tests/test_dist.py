@@ -10,8 +10,10 @@ import sys
 import time
 
 import numpy as np
+import paddle
 import pytest
 
+from cait import dist
 from cait.checkpoint import load_tensors
 from conftest import MAIN, ROOT, run_python
 from test_jobs import assert_same_weights, rows_of, without_timing
@@ -287,3 +289,21 @@ def test_two_hosts_end_together_and_resume(tiny_yaml, all_digits, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     assert "host 0" in result.stdout and "nothing was heard of process 1 for 30 s" in result.stdout
     assert [row["epoch"] for row in rows_of(tmp_path / "two" / "run")] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu:0"])
+def test_collectives_on_the_cpu_begin_when_all_are_there(monkeypatch, device):
+    """Gloo gives up on a process that comes 30 s later; on GPUs, all would wait for what was computed before."""
+    order = []
+    monkeypatch.setattr(dist, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "gather", lambda value: order.append("meet"))
+    monkeypatch.setattr(dist.distributed, "all_reduce", lambda values: order.append("sum"))
+    monkeypatch.setattr(dist.distributed, "broadcast", lambda values, src: order.append("broadcast"))
+    monkeypatch.setattr(paddle.device, "get_device", lambda: device)
+    parameter = paddle.create_parameter([3], "float32")
+    parameter.sum().backward()
+    dist.sum_gradients([parameter])
+    dist.sum_over_processes(paddle.ones([2]))
+    dist.broadcast([parameter])
+    meet = ["meet"] if device == "cpu" else []
+    assert order == [*meet, "sum", *meet, "sum", *meet, "broadcast"]

@@ -97,6 +97,7 @@ def _watchdog() -> Watchdog:
 def sum_over_processes(values: paddle.Tensor) -> paddle.Tensor:
     """The element-wise sum of `values` over all processes."""
     if world_size() > 1:
+        _meet()
         distributed.all_reduce(values)
     return values
 
@@ -146,9 +147,16 @@ def raise_first(error: CaitError | None, is_cause: bool = True) -> None:
         raise _SharedError(f"{message} (process {origin} of {world_size()})", exit_code)
 
 
+def _meet() -> None:
+    """Waits for all on the CPU: gloo, which sums there, gives up on a process that comes 30 s after the others."""
+    if paddle.device.get_device() == "cpu":
+        wait_for_all()
+
+
 @paddle.no_grad()
 def broadcast(tensors: Iterable[paddle.Tensor]) -> None:
     """Gives every process the values of process 0."""
+    _meet()
     for tensor in tensors if world_size() > 1 else ():
         distributed.broadcast(tensor, src=0)
 
@@ -159,6 +167,7 @@ def sum_gradients(parameters: Iterable[paddle.Tensor]) -> None:
 
     The order of summing is the same in all processes, so that they stay equal bit by bit.
     """
+    _meet()
     bucket: list[paddle.Tensor] = []
     num_elements = 0
     for parameter in parameters if world_size() > 1 else ():
