@@ -52,7 +52,7 @@ def _rows(args: argparse.Namespace) -> list:
         print(*(f"skipped: {name}: {reason}" for name, reason in missing.items()), sep="\n")
         return rows
     rows = []
-    with exchange.float64():
+    with exchange.default_dtype("float64"):
         if args.live:
             references = align_run.live_references(args.models, args.weights, args.images)
         else:

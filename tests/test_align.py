@@ -23,7 +23,7 @@ SIZES = {"image_size": 16, "patch_size": 4, "num_classes": 10, "embed_dim": 24, 
 
 @pytest.fixture
 def tiny():
-    with exchange.float64():
+    with exchange.default_dtype("float64"):
         yield GoldenReference(GOLDEN, "tiny", lambda: CaiT(**SIZES))
 
 
@@ -41,7 +41,7 @@ def test_all_five_steps_of_the_tiny_model_pass(tiny, tmp_path):
 
 
 def test_a_variant_passes_forward_and_preprocessing():
-    with exchange.float64():
+    with exchange.default_dtype("float64"):
         rows = align.climb(GoldenReference(GOLDEN, "cait_xxs24_224", lambda: create_model("cait_xxs24_224")), [1, 2])
     assert all(row.passed for row in rows) and len(rows) == 25
 
@@ -184,7 +184,7 @@ def test_live_against_timm(timm, tmp_path, all_digits):
     weights = tmp_path / "weights.pdparams"
     save_weights(create_model("cait_xxs24_224", num_classes=7), weights)
     pictures = [str(path) for path in sorted(all_digits.rglob("*.png"))[:2]]
-    with exchange.float64():
+    with exchange.default_dtype("float64"):
         make = lambda classes: create_model("cait_xxs24_224", num_classes=classes)  # noqa: E731
         rows = align.climb(LiveReference("cait_xxs24_224", make, weights, pictures), [1, 2, 3])
     assert all(row.passed for row in rows)

@@ -54,7 +54,11 @@ def checkout(tmp_path_factory, all_digits):
 
 
 # What needs a network, is tried by CI as a whole, or is a matter of the shell; the download is in test_download.py.
-ELSEWHERE = ("git clone ", "cd ", "make ", "source ", "pip install ", "python CaiT/convert_weights.py --variant")
+# The checks of the doctor are in test_doctor.py.
+ELSEWHERE = (
+    *("git clone ", "cd ", "make ", "source ", "pip install "),
+    *("python CaiT/convert_weights.py --variant", "python CaiT/doctor.py --check"),
+)
 EXPECTED = {
     "-eval": r"Validation Loss: [\d.]+, Validation Acc@1: [01]\.\d{4}, Validation Acc@5: [01]\.\d{4}, time: ",
     "-pred": r"image_name: dataset/\S+, class_id: \d+, class_name: .*, prob: 0\.",

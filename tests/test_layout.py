@@ -44,6 +44,9 @@ LAYERS = [
         "bench.machine",
         "data.shared_memory",
         "bench.measure",
+        "doctor",
+        "doctor.report",
+        "doctor.settings",
     },
     {
         "arguments",
@@ -103,16 +106,18 @@ LAYERS = [
     {"data.imagenet_lists", "deploy.decoder_process"},
     {"data.dataset", "deploy.decoder"},
     {"data.cifar"},
-    {"class_names", "data.check", "data.loader", "data.lite", "data.mixup", "stand_in", "bench.step"},
+    {"class_names", "data.check", "data.loader", "data.lite", "data.mixup", "stand_in"},
     {"data.build", "deploy.decoders", "engine", "exchange"},
     {"align", "evaluation", "start", "deploy.bundle"},
     {"align_golden", "deploy.inference_engine", "deploy.onnx_file", "deploy.service_metrics"},
     {"align_live", "deploy.predictor", "resume", "teacher"},
-    {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported"},
+    {"training", "deploy.autolog", "deploy.export", "bench.engine", "bench.exported", "bench.step"},
     {"jobs", "deploy.classify", "visualize.sources", "bench.input", "bench.memory", "bench.startup", "bench.train"},
     {"align_deploy", "align_run", "deploy.samples", "deploy.service", "visualize.job", "bench.engine_process"},
-    {"bench.model", "deploy.server_gate", "deploy.server_log"},
-    {"deploy.server", "deploy.server_run"},
+    {"bench.model", "deploy.server_gate", "deploy.server_log", "doctor.machine", "doctor.numerics", "doctor.peers"},
+    {"deploy.server", "deploy.server_run", "doctor.deployment", "doctor.tipc"},
+    {"doctor.throughput"},
+    {"doctor.checks"},
 ]
 SEES_CONFIG = {
     "align",
@@ -127,6 +132,7 @@ SEES_CONFIG = {
     "visualize.sources",
     "zoo",
     "data.build",
+    "bench.step",
 }
 
 

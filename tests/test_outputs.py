@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cait.doctor import report
 from cait.errors import UsageError
 from cait.outputs import KINDS, check_output, check_outputs
 from cait.results import write_reprod_log, write_results
@@ -23,6 +24,8 @@ def write_ours(path, tiny_weights):
         write_reprod_log(path, {"prob": np.ones(3)})
     elif path.suffix == ".json":
         path.write_text(json.dumps({"passed": True, "rows": [1, 2]}, indent=2))
+    elif path.suffix == ".md":
+        path.write_text(f"{report.MARK}\n\n### Machine and environment\n")
     elif path.suffix == ".log":
         path.write_text("[2026/01/01 00:00:00] root INFO: -- Env info --\n")
     elif path.suffix == ".png":

@@ -184,7 +184,7 @@ def test_a_gpu_without_the_precision_is_an_error(tiny_config, monkeypatch, spied
     monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: False)
     monkeypatch.setattr(paddle.amp, "is_float16_supported", lambda: True)
-    with pytest.raises(UsageError, match="AMP_DTYPE bfloat16: this GPU has no such precision"):
+    with pytest.raises(UsageError, match="AMP: this GPU has no bfloat16, another AMP_DTYPE is needed"):
         build_precision(tiny_config(AMP=True, AMP_DTYPE="bfloat16"))
     precision = build_precision(tiny_config(AMP=True, AMP_LEVEL="O2"))
     with precision.autocast():

@@ -115,6 +115,15 @@ def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str
         raise CannotBuild(f"{reason}; XDG_CACHE_HOME can name another folder") from error
 
 
+def state_of(target: pathlib.Path, files: Sequence[str]) -> str:
+    """Whether the files are in the folder, in a few words; nothing is built."""
+    if _whole(target, files):
+        return "built"
+    if any(target.glob("build-*.log")):
+        return "building failed"
+    return "not built yet"
+
+
 def _whole(target: pathlib.Path, files: Sequence[str]) -> bool:
     """Whether the files are there as they were built, and nobody else can have changed them."""
     paths = [target / name for name in (CHECKSUMS, *files)]

@@ -91,10 +91,10 @@ def write_any(
 
 
 @contextlib.contextmanager
-def float64():
-    """Makes float64 Paddle's default type within the block."""
+def default_dtype(dtype: str):
+    """Makes float64 or float32 Paddle's default type within the block."""
     before = paddle.get_default_dtype()
-    paddle.set_default_dtype("float64")
+    paddle.set_default_dtype(dtype)
     try:
         yield
     finally:
@@ -131,7 +131,7 @@ def logits_digest(tensors: dict[str, np.ndarray], record: InputRecord | None = N
     Raises:
         CaitError: the logits are not finite.
     """
-    with float64(), paddle.no_grad():
+    with default_dtype("float64"), paddle.no_grad():
         model = model_of(tensors, record and record.image_size)
         set_tensors(model, convert.swap_layout(tensors))
         model.eval()

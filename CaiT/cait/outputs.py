@@ -55,12 +55,13 @@ def _is_checkpoint(head: bytes, path: pathlib.Path) -> bool:
 
 # How the tables begin that we write: results, and an evaluation's accuracies by class and confusion.
 TABLES = (b"image_name,rank,class_id,", b"class_id,class_name,num_images,", b"label,0")
-# Keys that all documents of a kind have: alignment, evaluation, benchmarks, AutoLog's report, the speed of TIPC.
+# Keys that all documents of a kind have: alignment, evaluation, benchmarks, doctor.py, AutoLog's report, TIPC's speed.
 DOCUMENTS = (
-    *({"passed", "rows"}, {"num_images", "correct_at_1"}, {"benchmark", "tables"}),
+    *({"passed", "rows"}, {"num_images", "correct_at_1"}, {"benchmark", "tables"}, {"machine", "checks"}),
     *({"env", "conf", "perf"}, {"model_name", "ips"}),
 )
 KINDS = {
+    ".md": Kind("a report of doctor.py", lambda head, path: head.startswith(b"<!-- written by doctor.py -->")),
     ".csv": Kind("a table that we write", _is_table),
     ".jsonl": Kind("results as lines of JSON", _is_results_lines),
     ".npy": Kind("a file of reprod_log", _is_reprod_log),

@@ -134,10 +134,14 @@ def build_precision(config, evaluation: bool = False) -> Precision:
     """
     if not (config.AMP_EVAL if evaluation else config.AMP):
         return Precision()
-    check = {"float16": paddle.amp.is_float16_supported, "bfloat16": paddle.amp.is_bfloat16_supported}
-    if "gpu" not in paddle.device.get_device():
-        key = "AMP_EVAL" if evaluation else "AMP"
-        raise UsageError(f"{key}: mixed precision needs a GPU; this is the CPU")
-    if not check[config.AMP_DTYPE]():
-        raise UsageError(f"AMP_DTYPE {config.AMP_DTYPE}: this GPU has no such precision")
+    if reason := why_not_mixed(config.AMP_DTYPE):
+        raise UsageError(f"{'AMP_EVAL' if evaluation else 'AMP'}: {reason}")
     return Precision(config.AMP_DTYPE, config.AMP_LEVEL)
+
+
+def why_not_mixed(dtype: str) -> str:
+    """Why the device in use cannot compute in mixed precision with float16 or bfloat16; empty if it can."""
+    if "gpu" not in paddle.device.get_device():
+        return "mixed precision needs a GPU; this is the CPU"
+    check = {"float16": paddle.amp.is_float16_supported, "bfloat16": paddle.amp.is_bfloat16_supported}
+    return "" if check[dtype]() else f"this GPU has no {dtype}, another AMP_DTYPE is needed"

@@ -168,6 +168,11 @@ class OnnxTeacher:
         size = self._input.shape[0]
         self._batch_size = size if isinstance(size, int) else None
 
+    @property
+    def provider(self) -> str:
+        """What of ONNX Runtime computes, such as `CPUExecutionProvider`."""
+        return self._session.get_providers()[0]
+
     def __call__(self, images: paddle.Tensor) -> paddle.Tensor:
         """Normalised images [B, C, height, width] -> logits [B, classes], both float32."""
         count = images.shape[0]

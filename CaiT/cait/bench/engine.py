@@ -29,11 +29,12 @@ class Spec:
     """What is run.
 
     Attributes:
-        kind: `fused` or `plain`, of a bundle's programs; `eager`; `openvino`, `onnxruntime`; `timm`, `timm compiled`.
+        kind: `fused` or `plain`, of a bundle's programs on the CPU; `gpu` or `tensorrt`, of a bundle; `eager`;
+            `openvino`, `onnxruntime`; `timm`, `timm compiled`.
         source: folder of a bundle; name of a variant; ONNX file; timm's name of a model.
         batch_size: images a run.
-        precision: fp32 or bf16.
-        threads: to compute with.
+        precision: fp32 or bf16; of a bundle on a GPU also fp16.
+        threads: to compute with on the CPU.
     """
 
     kind: str
@@ -53,6 +54,9 @@ def _bundle(spec: Spec) -> Ready:
 
     fused = spec.kind == "fused"
     engine = Engine(precision=spec.precision, cpu_threads=spec.threads, fused=fused)
+    if spec.kind in ("gpu", "tensorrt"):
+        is_trt, size = spec.kind == "tensorrt", spec.batch_size
+        engine = Engine(use_gpu=True, precision=spec.precision, tensorrt=is_trt, max_batch_size=size)
     if reason := why_not(engine):
         raise Missing(reason)
     predictor = Predictor(spec.source, engine)
@@ -127,6 +131,8 @@ def _openvino(spec: Spec) -> Ready:
 _MAKERS = {
     "fused": _bundle,
     "plain": _bundle,
+    "gpu": _bundle,
+    "tensorrt": _bundle,
     "eager": _eager,
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,

@@ -16,6 +16,7 @@ from cait.bench.measure import SCRIPTS, run_command_line, tell
 from cait.command import run_command
 from cait.errors import CaitError
 
+GOLDEN = "golden"  # the checkpoint beside a bundle that was made without weights
 KEYS = {"image_size": "DATA.IMAGE_SIZE", "depth": "MODEL.DEPTH"}
 
 
@@ -24,6 +25,7 @@ def write_bundle(
     model: str | pathlib.Path,
     precision: str = "fp32",
     weights: str | os.PathLike | None = None,
+    onnx: bool = False,
     **arguments: int,
 ) -> pathlib.Path:
     """Exports a bundle into `folder`, which is made, and returns it.
@@ -31,9 +33,10 @@ def write_bundle(
     Args:
         folder: in which the weights are left as well, if they are made.
         model: a variant, or the YAML of a model.
-        precision: fp32 or bf16.
+        precision: fp32, bf16 or fp16.
         weights: checkpoint without its suffix; None: those of the golden files' rule.
-        arguments: `image_size`, `depth`: in place of the variant's.
+        onnx: an ONNX file too.
+        arguments: `image_size`, `depth`: in place of those of a variant that is named.
 
     Raises:
         CaitError: the export fails.
@@ -41,34 +44,35 @@ def write_bundle(
     tell(f"exporting {folder.name}")
     folder.mkdir(parents=True)
     if weights is None:
-        weights = folder / "golden"
+        weights = folder / GOLDEN
         _save_golden(model, weights, **arguments)
     config = SCRIPTS / "configs" / f"{model}.yaml" if isinstance(model, str) else model
     words = [SCRIPTS / "export_model.py", f"--config_dir={config}", f"--model_path={weights}"]
     words += [f"--save-inference-dir={folder}", f"--precision={precision}"]
+    words += ["--onnx"] if onnx else []
     for name, value in arguments.items():
         words += ["-o", f"{KEYS[name]}={value}"]
     run_command_line(words)
     return folder
 
 
-def _golden_model(variant: str, **arguments: int):
+def _golden_model(model: str | pathlib.Path, **arguments: int):
     from cait.align_golden import load_golden_weights
-    from cait.zoo import create_model
+    from cait.zoo import create_model, model_of_yaml
 
-    model = load_golden_weights(create_model(variant, **arguments))
-    model.eval()
-    return model
+    made = create_model(model, **arguments) if isinstance(model, str) else model_of_yaml(model)
+    made.eval()
+    return load_golden_weights(made)
 
 
-def _save_golden(variant: str, path: pathlib.Path, **arguments: int) -> None:
+def _save_golden(variant: str | pathlib.Path, path: pathlib.Path, **arguments: int) -> None:
     from cait.checkpoint import save_weights
     from cait.checkpoint_files import WEIGHTS
 
     save_weights(_golden_model(variant, **arguments), path.with_name(path.name + WEIGHTS))
 
 
-def reference_logits(variant: str, images: np.ndarray) -> np.ndarray:
+def reference_logits(variant: str | pathlib.Path, images: np.ndarray) -> np.ndarray:
     """Logits of the model itself, with the weights of `write_bundle`: float32 [B, classes]."""
     import paddle
 

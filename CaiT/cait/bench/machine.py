@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import pathlib
 import platform
 from typing import Any
 
@@ -25,12 +26,22 @@ def describe_machine(cpuinfo: str = "/proc/cpuinfo", meminfo: str = "/proc/memin
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version for name in (*PACKAGES, *PEERS) if (version := _version(name))},
-        "environment": {name: os.environ[name] for name in sorted(os.environ) if _matters(name)},
+        "environment": {name: value for name, value in sorted(_environment().items()) if _matters(name)},
     }
 
 
+def _environment() -> dict[str, str]:
+    """The environment that this process was started in: importing PaddlePaddle and this package adds to it."""
+    try:
+        entries = pathlib.Path("/proc/self/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # not Linux
+        return dict(os.environ)
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
 def _matters(name: str) -> bool:
-    return name.startswith(("FLAGS_", "OMP_", "MKL_", "KMP_", "DNNL_", "ONEDNN_"))
+    beginnings = ("FLAGS_", "OMP_", "MKL_", "KMP_", "DNNL_", "ONEDNN_", "CUDA_", "NVIDIA_TF32", "NCCL_", "GLOO_")
+    return name.startswith(beginnings) or name == "CAIT_INSTRUCTIONS"
 
 
 def _version(package: str) -> str:

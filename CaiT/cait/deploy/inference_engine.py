@@ -24,7 +24,7 @@ def why_not(engine: Engine) -> str:
         return reason
     if engine.use_gpu and not has_gpu():
         return "a GPU was asked for, but there is none, or this PaddlePaddle is the CPU build"
-    if engine.tensorrt and (reason := _why_no_tensorrt()):
+    if engine.tensorrt and (reason := why_no_tensorrt()):
         return reason
     if engine.use_gpu and engine.precision == "bf16" and not paddle.amp.is_bfloat16_supported():
         return "this GPU has no bf16"
@@ -33,7 +33,7 @@ def why_not(engine: Engine) -> str:
     return ""
 
 
-def _why_no_tensorrt() -> str:
+def why_no_tensorrt() -> str:
     """Every PaddlePaddle for GPUs was built with it, but it has to be installed as well."""
     built_with = inference.get_trt_compile_version()
     if not any(built_with):

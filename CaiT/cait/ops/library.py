@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import paddle
 
-from cait.compiled import CannotBuild, build_once, cache_folder, key_of
+from cait.compiled import CannotBuild, build_once, cache_folder, key_of, state_of
 
 NAME = "cait_ops"
 OPERATORS = ("cait_patches", "cait_blocks", "cait_class_blocks")
@@ -56,6 +56,18 @@ def _key() -> str:
 def folder() -> pathlib.Path:
     """Where the library for these versions, this source and this kind of processor is kept."""
     return cache_folder(NAME, _key())
+
+
+def state() -> str:
+    """Whether they are built already, in a few words; nothing is built.
+
+    Raises:
+        OperatorsUnavailable: there is no place for them.
+    """
+    try:
+        return state_of(folder(), [WRAPPERS, LIBRARY])
+    except CannotBuild as reason:
+        raise OperatorsUnavailable(str(reason)) from reason
 
 
 @_once
