@@ -20,7 +20,7 @@ CHANGED := $(if $(filter-out $(INSTALLED),$(PADDLE)),FORCE)
 INDEX = $(filter http%,$(PADDLE))
 BUILD = $(filter-out -i http%,$(PADDLE))
 
-.PHONY: install demo serve test test-slow test-paddle26 test-gpu-wheel lint docs FORCE
+.PHONY: install demo serve test test-slow test-paddle26 test-gpu-wheel test-strides lint docs FORCE
 
 install: $(VENV)/installed
 
@@ -62,6 +62,10 @@ test-paddle26:
 # The same with the GPU wheel that is on the package index, on a machine with or without a GPU.
 test-gpu-wheel:
 	$(MAKE) test TESTS="not slow and not any_paddle" VENV=.venvgpu PADDLE='paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80 paddle2onnx<2'
+
+# The same with transposes that are views, which PaddlePaddle has on GPUs and this project has not on CPUs.
+test-strides:
+	$(MAKE) test CAIT_TESTS_FLAGS=FLAGS_use_stride_kernel=1
 
 lint: install
 	$(BIN)/ruff check .

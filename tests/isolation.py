@@ -21,7 +21,11 @@ PARTS = ("CaiT", "configs", "docs", "test_tipc", "tests", ".ci")  # of the proje
 PIECES = ("dataset/README.md", "txt/README.md", "txt/test_list.txt")  # of folders that are otherwise the user's
 USERS = ("dataset", "txt", "output", "log", "CaiT/infer", "test_tipc/data", "test_tipc/output")
 WEIGHTS = (".pdparams", ".pdstates", ".pdiparams", ".pdmodel")
-KEPT = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CAIT_REQUIRE_BROWSER", "CAIT_SCREENSHOTS")
+FLAGS = "CAIT_TESTS_FLAGS"  # flags of PaddlePaddle for all tests: NAME=VALUE NAME=VALUE
+KEPT = (
+    *("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
+    *("CAIT_REQUIRE_BROWSER", "CAIT_SCREENSHOTS", FLAGS),
+)
 LOG_LEVEL = "GLOG_minloglevel"  # of what PaddlePaddle's C++ writes to stderr
 KEPT_BEGINNINGS = ("LC_", "PYTEST_")
 # Fonts and compiled operators take half a minute to make: they are kept from run to run, but apart from the user's.
@@ -76,6 +80,8 @@ def isolate() -> pathlib.Path:
             del os.environ[name]
     if _is_installed("paddlepaddle-gpu"):  # it warns of a missing cuDNN at the first convolution, on CPUs too
         os.environ[LOG_LEVEL] = "2"
+    for pair in os.environ.get(FLAGS, "").split():
+        name, _, os.environ[name] = pair.partition("=")
     (folder / "home").mkdir()
     CACHE.mkdir(parents=True, exist_ok=True)
     os.environ |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(CACHE)}

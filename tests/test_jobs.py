@@ -398,17 +398,22 @@ def test_without_validation_there_is_no_best_model(tiny_config, tmp_path):
     assert not list((tmp_path / "run").glob("best_model*")) and (tmp_path / "run" / "latest.pdparams").is_file()
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_flags_of_paddle_are_those_of_the_device(monkeypatch, device):
-    """As on a machine that has it."""
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+@pytest.mark.parametrize("is_set", [False, True])
+def test_flags_of_paddle_are_those_of_the_device(monkeypatch, kind, is_set):
+    """As on a machine that has it; what the user has set stays."""
     found = {}
+    for name in device.DEVICE_FLAGS[kind]:
+        monkeypatch.setenv(name, "1")
+        if not is_set:
+            monkeypatch.delenv(name)
     monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "")
-    monkeypatch.setattr(start, "has_gpu", lambda: device == "gpu")
+    monkeypatch.setattr(start, "has_gpu", lambda: kind == "gpu")
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(paddle.device, "set_device", lambda name: found.update(device=name))
     monkeypatch.setattr(paddle, "set_flags", found.update)
     start.select_device(make_config({}))
-    assert found == {"device": device, **start.DEVICE_FLAGS[device]}
+    assert found == {"device": kind, **({} if is_set else device.DEVICE_FLAGS[kind])}
 
 
 @pytest.mark.parametrize("values, expected", [({}, "0"), ({"TF32": True}, "1"), ({"TF32": True, "EVAL": True}, "0")])
@@ -436,5 +441,5 @@ def test_the_log_says_that_a_build_for_gpus_finds_none(monkeypatch, is_gpu_build
 
 def test_paddle_knows_the_flags():
     """Those of GPUs, where this is a build for them."""
-    for name in start.DEVICE_FLAGS["cpu"] | (start.DEVICE_FLAGS["gpu"] if paddle.is_compiled_with_cuda() else {}):
+    for name in device.DEVICE_FLAGS["cpu"] | (device.DEVICE_FLAGS["gpu"] if paddle.is_compiled_with_cuda() else {}):
         assert name in paddle.get_flags(name)

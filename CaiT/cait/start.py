@@ -17,7 +17,7 @@ from cait import dist
 from cait.config import run_folder
 from cait.data import pixels
 from cait.data.normalize import Normalize
-from cait.device import DEVICE_FLAGS, allow_tf32, device_words, has_gpu
+from cait.device import allow_tf32, device_words, has_gpu, set_flags
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder
 from cait.log import open_log
@@ -41,7 +41,7 @@ def select_device(config: CfgNode, tf32: bool = False) -> None:
         raise UsageError(f"{dist.local_size()} processes on a machine with {num_gpus} GPUs: each needs its own")
     allow_tf32(tf32)
     paddle.device.set_device(device)  # of several GPUs the one that the launcher chose for this process
-    paddle.set_flags(DEVICE_FLAGS[device])
+    set_flags(device)
     if device == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would look for GPUs
 
