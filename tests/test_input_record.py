@@ -23,6 +23,7 @@ from conftest import ROOT, run_python
 from test_checkpoint import assert_equal_weights, small_model, trained
 
 SCRIPT = ROOT / "CaiT" / "convert_weights.py"
+PUBLISHED = (56, 56)  # 14x14 patches, as XXS24 at 224 has
 TALL, SQUARE, WIDE = (32, 8), (16, 16), (8, 32)  # 16 patches each: 8x2, 4x4 and 2x8
 
 
@@ -133,8 +134,10 @@ def test_others_load_safetensors_files_with_a_record(tmp_path):
 @pytest.mark.parametrize(
     "saved, size, words",
     [
-        (SQUARE, SQUARE, None),
-        (SQUARE, (8, 8), "position embedding resized from 4x4 to 2x2 patches"),
+        (PUBLISHED, PUBLISHED, None),
+        (PUBLISHED, SQUARE, "position embedding resized from 14x14 to 4x4 patches"),
+        (TALL, SQUARE, "warning: position embedding taken as 4x4 patches, which the file does not record"),
+        (SQUARE, (8, 8), "warning: position embedding resized from 4x4 to 2x2 patches; that it was square is a guess"),
         (
             TALL,
             TALL,
@@ -159,7 +162,7 @@ def test_a_file_without_record_that_is_no_square_cannot_be_resized(tmp_path):
 
 
 def test_files_with_the_record_of_before_load(tmp_path):
-    model, other = small_model(), small_model()
+    model, other = small_model(image_size=PUBLISHED), small_model(image_size=PUBLISHED)
     file = save_bare(model, tmp_path)
     append_record(file, {"epoch": 3})
     assert ckpt.load_weights(other, file) == [f"weights from {file}"]

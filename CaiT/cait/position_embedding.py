@@ -8,6 +8,7 @@ import numpy as np
 from cait.errors import CaitError
 
 Grid = tuple[int, int]
+PUBLISHED = (14 * 14, 24 * 24, 28 * 28)  # patches of the published checkpoints
 
 
 def fit_grid(
@@ -16,8 +17,8 @@ def fit_grid(
     """A position embedding for a grid, resized where it is that of another.
 
     Where nothing records its grid, a number of patches that is as large as the model's is taken for the model's grid,
-    and another one that is a square for a square, as all published checkpoints have them. Where the model's own grid is
-    none, either is a guess, and that is said.
+    and another one that is a square for a square. That is certain of the sizes of published checkpoints, which are all
+    square, in a model that is square too; elsewhere it is a guess, and that is said.
 
     Args:
         pos_embed: [1, N, D].
@@ -32,10 +33,10 @@ def fit_grid(
         CaitError: the embedding has to be resized, and nothing tells its grid.
     """
     count, side = pos_embed.shape[1], math.isqrt(pos_embed.shape[1])
-    is_guess = recorded is None and grid[0] != grid[1]
+    is_guess = recorded is None and (grid[0] != grid[1] or count not in PUBLISHED)
     if recorded is None:
         if count == grid[0] * grid[1]:
-            words = f", as many as a {side}x{side} one has" if side**2 == count else ""
+            words = f", as many as a {side}x{side} one has" if side**2 == count and grid != (side, side) else ""
             note = f"warning: position embedding taken as {_text(grid)} patches, which the file does not record{words}"
             return pos_embed, [note] if is_guess else []
         if side**2 != count:

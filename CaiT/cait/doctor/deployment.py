@@ -46,9 +46,10 @@ def deployment(settings: Settings) -> Iterator[Line]:
         except CaitError as error:
             yield Line(check, name, FAILED, str(error))
             continue
+        # Of random weights, half precision may well change the class of an image that has two likely ones.
         changed = f"{classes.max_diff:.0%} of {NUM_IMAGES} classes changed"
         line = judged(check, name, logits.max_diff, logits.threshold, more=changed)
-        yield line if classes.passed else line._replace(verdict=DIFFERS)
+        yield line if classes.passed or not classes.part.startswith("fp32") else line._replace(verdict=DIFFERS)
 
 
 def bundle(settings: Settings, precision: str) -> pathlib.Path:
