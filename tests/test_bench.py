@@ -1,22 +1,26 @@
 """The benchmarks: measuring in turn, ratios, what a report holds. No test here asserts how fast anything is."""
 
 import argparse
+import contextlib
 import io
 import json
 import sys
 
 import numpy as np
+import paddle
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cait import precision
 from cait.bench import input as bench_input
-from cait.bench import measure, memory, photos, report, startup, train
+from cait.bench import measure, memory, photos, report, startup, step, train
 from cait.bench.machine import describe_machine, in_words
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
 from cait.errors import CaitError
 from conftest import ROOT, run_python
+from test_precision import Scaler
 
 BENCHMARK = str(ROOT / "CaiT" / "benchmark.py")
 SLOW, FAST = Measurement("slow", "images/s", [10.0, 20.0, 10.0]), Measurement("fast", "images/s", [20.0, 60.0, 22.0])
@@ -203,3 +207,18 @@ def test_the_wait_is_read_from_the_log_of_a_run():
 def test_wrong_usage_ends_in_one_sentence(words):
     result = run_python(BENCHMARK, *words)
     assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_a_step_in_float16_has_the_gradients_of_float32(tiny_yaml, monkeypatch):
+    """With a stand-in for the scaler, and no casts: whatever scale the loss has is taken out."""
+    found = {}
+    for dtype in ("float32", "float16"):
+        if dtype == "float16":
+            monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
+            monkeypatch.setattr(paddle.amp, "auto_cast", lambda **_: contextlib.nullcontext())
+            monkeypatch.setattr(precision, "why_not_mixed", lambda dtype: "")
+        trainer = step.Trainer(step.Step(str(tiny_yaml), 2, dtype=dtype, golden=True))
+        found[dtype] = trainer.backward(), trainer.gradients()
+    assert trainer._precision.scaler.scale_value == step.LOSS_SCALE
+    np.testing.assert_allclose(found["float16"][1], found["float32"][1], rtol=1e-5, atol=1e-7)
+    assert found["float16"][0] == pytest.approx(found["float32"][0]) and np.abs(found["float32"][1]).max() > 1e-3

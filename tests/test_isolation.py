@@ -8,7 +8,18 @@ import sys
 import pytest
 
 from conftest import ROOT
-from isolation import CACHE, KEPT, KEPT_BEGINNINGS, LOG_LEVEL, MARK, REPOSITORY, USERS_CACHES, WORKER, copy_project
+from isolation import (
+    CACHE,
+    FLAGS,
+    KEPT,
+    KEPT_BEGINNINGS,
+    LOG_LEVEL,
+    MARK,
+    REPOSITORY,
+    USERS_CACHES,
+    WORKER,
+    copy_project,
+)
 
 HOSTILE = (
     *("dataset/LSVRC2012/train/n99999999/foreign.JPEG", "dataset/LSVRC2012/valid/n99999999/foreign.JPEG"),
@@ -92,6 +103,7 @@ def test_a_hostile_checkout_and_environment_are_not_seen(hostile):
     assert result.returncode == 0, result.stdout + result.stderr
     folder, variables, found = json.loads(result.stdout)
     own = {"HOME", "XDG_CACHE_HOME", MARK, USERS_CACHES, LOG_LEVEL}
+    own |= {pair.partition("=")[0] for pair in os.environ.get(FLAGS, "").split()}
     assert not [name for name in variables if name not in own | set(KEPT) and not name.startswith(KEPT_BEGINNINGS)]
     assert found == [str(hostile.folder / name) for name in HOSTILE] + [str(hostile.home / ".cache" / "cait")]
     assert not os.path.exists(folder)  # removed at the end

@@ -19,6 +19,7 @@ class EngineProcess:
     Attributes:
         missing: why there is no such engine here; empty if it is ready.
         start_mb, peak_mb: resident memory before the model was there, and the largest until now.
+        gpu_peak_mb: of an engine on a GPU, the largest memory for tensors there until now.
 
     Raises:
         CaitError: the process failed.
@@ -39,6 +40,7 @@ class EngineProcess:
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         self._process = subprocess.Popen(self._command, env=environment, text=True, **streams)
         self.start_mb = self.peak_mb = 0.0
+        self.gpu_peak_mb: float | None = None
         try:
             self.missing = self._answer()["missing"]
         except CaitError:
@@ -57,7 +59,7 @@ class EngineProcess:
     def seconds(self, runs: int) -> list[float]:
         """Of each of some runs, one after the other, after one that does not count."""
         found = self._ask(f"{1 + runs}")
-        self.start_mb, self.peak_mb = found["start_mb"], found["peak_mb"]
+        self.start_mb, self.peak_mb, self.gpu_peak_mb = found["start_mb"], found["peak_mb"], found["gpu_peak_mb"]
         return found["seconds"][1:]
 
     def operators(self, times: int) -> dict[str, float]:

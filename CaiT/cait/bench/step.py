@@ -15,6 +15,8 @@ from cait.bench.measure import run_command_line, tell
 from cait.command import run_command
 from cait.processor import peak_mb
 
+LOSS_SCALE = 2.0**10  # of float16: training begins higher, and its first steps, which overflow, lower it
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -95,6 +97,8 @@ class Trainer:
         select(step.device)
         mixed = {"AMP": True, "AMP_DTYPE": step.dtype, "AMP_LEVEL": step.level}
         self._precision = build_precision(make_config(mixed if step.dtype.endswith("16") else {}))
+        if step.dtype == "float16":
+            self._precision.load(self._precision.state() | {"scale": [LOSS_SCALE]})
         paddle.set_default_dtype("float64" if step.dtype == "float64" else "float32")
         paddle.seed(0)
         self.model = _model(step)
