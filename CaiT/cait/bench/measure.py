@@ -169,10 +169,15 @@ def seconds_to_first_line(words: Sequence[str | os.PathLike]) -> tuple[float, fl
     return answered, ended
 
 
+def last_line(*texts: str) -> str:
+    """The last line of the first of these texts, which a process printed, that is not empty."""
+    return next((text.strip() for text in texts if text.strip()), "it printed nothing").splitlines()[-1]
+
+
 def check_process(command: Sequence[str], returncode: int, output: str, errors: str) -> None:
     """Raises CaitError with the last line of what a process printed, if it failed."""
     if returncode:
         stops.wait_for_own(returncode)
-        last = (errors.strip() or output.strip() or "it printed nothing").splitlines()[-1]
+        last = last_line(errors, output)
         shown = " ".join(pathlib.Path(word).name if os.sep in word else word for word in command[1:])
         raise CaitError(f"python {shown:.200}: failed with exit code {returncode} ({last})")

@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 
-from cait.bench.measure import environment_of_a_process
+from cait.bench.measure import environment_of_a_process, last_line, tell
 from cait.command import run_command
 from cait.doctor.report import FAILED, Line
 from cait.doctor.settings import Settings
@@ -55,6 +55,7 @@ def run_checks(names: Sequence[str], model: pathlib.Path, device: str) -> Iterat
     with tempfile.TemporaryDirectory(prefix="cait-doctor-", ignore_cleanup_errors=True) as scratch:
         settings = Settings(str(model.resolve()), device, scratch)
         for name in names:
+            tell(f"{name}: {CHECKS[name][2]}")
             yield from run_check(name, settings)
 
 
@@ -68,6 +69,7 @@ def run_check(name: str, settings: Settings, limit: float = LIMIT_SECONDS) -> It
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
         is_late = threading.Event()
@@ -88,9 +90,8 @@ def run_check(name: str, settings: Settings, limit: float = LIMIT_SECONDS) -> It
         elif code:
             wait_for_own(code)
             errors.seek(0)
-            last = (errors.read().strip().splitlines() or ["it printed nothing"])[-1]
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            yield Line(name, "the check itself", FAILED, f"it ended with {how}, {last}")
+            yield Line(name, "the check itself", FAILED, f"it ended with {how}, {last_line(errors.read())}")
 
 
 def _kill(process: subprocess.Popen) -> None:

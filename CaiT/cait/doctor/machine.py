@@ -1,6 +1,5 @@
 """What this machine and environment are: what decides whether and how this project runs here."""
 
-import importlib.metadata
 import os
 import pathlib
 import platform
@@ -16,6 +15,7 @@ from paddle import inference
 from paddle.base import core
 from PIL import features
 
+import cait
 from cait.bench.machine import describe_machine
 from cait.data import pixels
 from cait.data.decoding import formats
@@ -33,7 +33,7 @@ COMPILERS = ("g++", "nvcc")
 CODECS = ("libjpeg_turbo", "webp", "avif", "zlib")
 SECONDS = 60.0  # for a program that says its version
 # What may go wrong with a single fact, which is then said in its place.
-_ERRORS = (OSError, RuntimeError, ValueError, AttributeError, ImportError, subprocess.SubprocessError)
+_ERRORS = (OSError, RuntimeError, ValueError, AttributeError, ImportError, MemoryError, subprocess.SubprocessError)
 
 
 def describe() -> dict[str, Facts]:
@@ -86,7 +86,7 @@ def _distribution() -> str:
 
 def _commit() -> str:
     done = _say("git", "-C", str(ROOT), "describe", "--always", "--dirty")
-    return f"commit {done}" if done else f"version {importlib.metadata.version('cait')}"
+    return f"commit {done}" if done else f"version {cait.__version__}"
 
 
 def _say(*words: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cait.bench.measure import environment_of_a_process, tell
+from cait.bench.measure import environment_of_a_process, last_line, tell
 from cait.bench.step import Step, Trainer, select
 from cait.command import run_command
 from cait.doctor.report import DIFFERS, FAILED, MISSING, OK, Line, judged
@@ -105,7 +105,7 @@ def _start(run: Run, limit: float) -> tuple[int, str, float]:
         )
     except subprocess.TimeoutExpired:
         return -signal.SIGKILL, f"it had not ended after {limit:.0f} s", time.monotonic() - started
-    last = (done.stderr.strip().splitlines() or [""])[-1]
+    last = last_line(done.stderr, done.stdout) if done.returncode else ""
     return done.returncode, last, time.monotonic() - started
 
 

@@ -1,6 +1,5 @@
 """What the doctor found, as lines, as text for an issue and as JSON; without the user's private paths."""
 
-import getpass
 import os
 import pathlib
 import re
@@ -53,32 +52,23 @@ def judged(check: str, name: str, difference: float, allowed: float, *, of: str 
 
 
 def public(text: str) -> str:
-    """A text in which no path tells where the user keeps things, nor who that is.
+    """A text in which no path tells where the user keeps things.
 
     The project's folder is `.`, the home `~`; of any other path that is not the same on every machine the name is left.
     """
-    places = [(str(ROOT), "."), (sys.prefix, "<python>"), (os.getcwd(), "."), (tempfile.gettempdir(), "<tmp>")]
-    places += [(str(pathlib.Path.home()), "~")]
+    places = [(str(pathlib.Path.home()), "~"), (str(ROOT), "."), (sys.prefix, "<python>"), (os.getcwd(), ".")]
+    places += [(tempfile.gettempdir(), "<tmp>")]
     for place, name in sorted(places, key=lambda pair: -len(pair[0])):
         if len(place) > 1:
             text = re.sub(rf"{re.escape(place)}(?=$|[/\s:;,'\")\]])", name, text)
     text = _QUOTED.sub(lambda found: f"{found[1]}{_shortened(found[2])}{found[1]}", text)
-    text = _PATH.sub(lambda found: _shortened(found[0]), text)
-    user = _user()
-    return re.sub(rf"\b{re.escape(user)}\b", "<user>", text) if len(user) > 2 and user != "root" else text
+    return _PATH.sub(lambda found: _shortened(found[0]), text)
 
 
 def _shortened(path: str) -> str:
     if any(path == place or path.startswith(f"{place}/") for place in PUBLIC):
         return path
     return f"…/{pathlib.PurePosixPath(path).name}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return ""
 
 
 def public_values(value: Any) -> Any:

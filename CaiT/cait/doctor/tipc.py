@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from cait.bench.measure import environment_of_a_process, tell
+from cait.bench.measure import environment_of_a_process, last_line, tell
 from cait.doctor.report import FAILED, MISSING, OK, ROOT, Line
 from cait.doctor.settings import Settings
 
@@ -27,9 +27,7 @@ def tipc(settings: Settings) -> Iterator[Line]:
         words = ["bash", f"test_tipc/{script}", file, MODE]
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            last = ([*done.stdout.strip().splitlines(), *done.stderr.strip().splitlines()] or ["it printed nothing"])[
-                -1
-            ]
-            yield Line("tipc", script, FAILED, f"exit code {done.returncode}, {last}")
+            words = f"exit code {done.returncode}, {last_line(done.stderr, done.stdout)}"
+            yield Line("tipc", script, FAILED, words)
             return
     yield Line("tipc", f"{MODE} of {FILES[settings.device]}", OK)
