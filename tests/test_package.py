@@ -47,6 +47,13 @@ def test_create_model_works_once_installed(installed, tmp_path):
     assert result.stdout.strip() == "[1, 7]"
 
 
+def test_every_module_is_installed(installed):
+    def modules(folder):
+        return {path.relative_to(folder) for suffix in ("py", "cc", "h") for path in folder.rglob(f"*.{suffix}")}
+
+    assert modules(ROOT / "CaiT" / "cait") <= modules(installed / "cait")
+
+
 def test_an_unknown_variant_is_an_error(installed, tmp_path):
     result = run_installed(installed, tmp_path, "import cait; cait.create_model('cait_xl')")
     assert "no variant 'cait_xl'; there are cait_m36_384, " in result.stderr
