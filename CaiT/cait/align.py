@@ -282,12 +282,17 @@ def report(rows: list[Row]) -> str:
     return json.dumps({"passed": all(row.passed for row in rows), "rows": dicts}, indent=1, allow_nan=False)
 
 
+def worst_of(rows: list[Row]) -> Row:
+    """The row that is furthest off, by what was allowed."""
+    return max(rows, key=lambda row: row.max_diff / row.threshold if row.threshold else row.max_diff)
+
+
 def table(rows: list[Row]) -> str:
     """A line for each model, step and part of a step, and one for each array that failed."""
     lines = [f"{'model':<16} {'step':<26} {'arrays':>6} {'max diff':>10} {'mean diff':>10} {'threshold':>10}  verdict"]
     for model, step, part in dict.fromkeys((row.model, row.step, row.part) for row in rows):
         group = [row for row in rows if (row.model, row.step, row.part) == (model, step, part)]
-        worst = max(group, key=lambda row: row.max_diff / row.threshold if row.threshold else row.max_diff)
+        worst = worst_of(group)
         verdict = "passed" if all(row.passed for row in group) else "FAILED"
         numbers = f"{worst.max_diff:>10.2e} {worst.mean_diff:>10.2e} {worst.threshold:>10.2e}"
         name = f"{step} {STEPS[step]}{part and f', {part}'}"

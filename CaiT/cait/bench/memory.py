@@ -4,12 +4,10 @@ import argparse
 import pathlib
 import tempfile
 
-import numpy as np
-
 from cait.arguments import positive
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
-from cait.bench.step import Step, measure_step
+from cait.bench.step import Step, difference_of, measure_step
 
 CHUNK = 64
 OPTIONS = {
@@ -50,9 +48,8 @@ def measure(variant: str, size: int | None, batch_size: int, rounds: int, notes:
                 found = measure_step(Step(variant, batch_size, arguments, gradients=files[name], **options))
                 peaks[name].append(found["peak_mb"])
                 seconds[name] += found["seconds"]
-        plain = np.load(files["plain"])
         for name in list(OPTIONS)[1:]:
-            difference = np.abs(np.load(files[name]) - plain).max() / np.abs(plain).max()
+            difference = difference_of(files[name], files["plain"])
             notes.append(
                 f"{shown}, {name}: the gradients differ from the plain ones by {difference:.1e} of the largest."
             )

@@ -70,6 +70,14 @@ def measure_step(step: Step) -> dict[str, Any]:
     return json.loads(run_command_line(words).splitlines()[-1])
 
 
+def difference_of(found: str, expected: str) -> float:
+    """Largest difference between two files of gradients, relative to the largest expected one; NaN as it comes."""
+    import numpy as np
+
+    ours, theirs = (np.load(file).astype("float64") for file in (found, expected))
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
 def select(device: str) -> None:
     """Chooses the device of this process, as training does."""
     from cait.config import make_config

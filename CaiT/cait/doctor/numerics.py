@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cait.bench.memory import OPTIONS
-from cait.bench.step import Step, measure_step
+from cait.bench.step import Step, difference_of, measure_step, select
 from cait.doctor.report import DIFFERS, MISSING, OK, ROOT, Line, judged
 from cait.doctor.settings import Settings
 
@@ -24,7 +24,6 @@ def alignment(settings: Settings) -> Iterator[Line]:
     """The ladder of `check_alignment.py`, in float64 and float32."""
     from cait import align, exchange
     from cait.align_run import golden_references
-    from cait.bench.step import select
 
     select(settings.device)
     if not GOLDEN.is_dir():
@@ -42,11 +41,12 @@ def alignment(settings: Settings) -> Iterator[Line]:
 
 def _of_rows(name: str, rows: list) -> Line:
     """The worst of the ladder's rows, by what was allowed."""
-    worst = max(rows, key=lambda row: row.max_diff / row.threshold if row.threshold else row.max_diff)
-    wrong = sum(not row.passed for row in rows)
+    from cait.align import worst_of
+
+    worst = worst_of(rows)
     words = f"that is {worst.name}, the worst of {len(rows)} arrays"
     line = judged("alignment", name, worst.max_diff, worst.threshold, more=words)
-    return line._replace(verdict=DIFFERS if wrong else OK)
+    return line._replace(verdict=OK if all(row.passed for row in rows) else DIFFERS)
 
 
 def _step(settings: Settings, name: str, **options) -> Step:
@@ -55,16 +55,8 @@ def _step(settings: Settings, name: str, **options) -> Step:
     return Step(settings.model, gradients=settings.file(f"{name}.npy"), **(base | options))
 
 
-def _difference(found: Step, expected: Step) -> float:
-    """Of the gradients of two steps that were made, relative to the largest; infinite where some are not finite."""
-    ours, theirs = (np.load(step.gradients).astype("float64") for step in (found, expected))
-    off = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    return off if np.isfinite(off) else float("inf")
-
-
 def why_not_mixed_on(settings: Settings, dtype: str) -> str:
     """Why the device has no mixed precision with this type; empty if it has."""
-    from cait.bench.step import select
     from cait.precision import why_not_mixed
 
     select(settings.device)
@@ -79,7 +71,11 @@ def training_step(settings: Settings) -> Iterator[Line]:
     exact = _step(settings, "exact", device="cpu", dtype="float64")
     measure_step(exact)
     yield judged(
-        check, "float32 on the CPU, against float64", _difference(plain, exact), ALLOWED["float32"], of=LARGEST
+        check,
+        "float32 on the CPU, against float64",
+        difference_of(plain.gradients, exact.gradients),
+        ALLOWED["float32"],
+        of=LARGEST,
     )
     if settings.device == "gpu":
         yield _against(check, "float32 on the GPU", _step(settings, "device"), plain, loss)
@@ -94,7 +90,9 @@ def training_step(settings: Settings) -> Iterator[Line]:
 def _against(check: str, name: str, step: Step, expected: Step, loss: float) -> Line:
     found = measure_step(step)["loss"]
     words = f"loss {found:.5f}, on the CPU {loss:.5f}"
-    return judged(check, name, _difference(step, expected), ALLOWED[step.dtype], of=LARGEST, more=words)
+    return judged(
+        check, name, difference_of(step.gradients, expected.gradients), ALLOWED[step.dtype], of=LARGEST, more=words
+    )
 
 
 def repeats(settings: Settings) -> Iterator[Line]:
@@ -118,18 +116,25 @@ def memory(settings: Settings) -> Iterator[Line]:
     for dtype, level in kinds:
         mixed = {"dtype": dtype, "level": level}
         plain = _step(settings, "plain", **mixed)
-        peak = _peak(measure_step(plain))
+        peak = peak_of(measure_step(plain))
         for name, options in OPTIONS.items():
             if not options:
                 continue
             step = _step(settings, "saving", **mixed, **options)
-            own = _peak(measure_step(step))
+            own = peak_of(measure_step(step))
             what = dtype if dtype == "float32" else f"AMP {level} in {dtype}"
             words = f"peak memory {own:.0f} MB, plain {peak:.0f} MB"
             allowed = ALLOWED[dtype] / 2  # S24 at 384 has 1.7e-5 on the CPU, most of it the plain step's
-            yield judged("memory options", f"{name}, {what}", _difference(step, plain), allowed, of=LARGEST, more=words)
+            yield judged(
+                "memory options",
+                f"{name}, {what}",
+                difference_of(step.gradients, plain.gradients),
+                allowed,
+                of=LARGEST,
+                more=words,
+            )
 
 
-def _peak(found: dict) -> float:
+def peak_of(found: dict) -> float:
     """MB: of the GPU, or of the process."""
     return found.get("gpu_peak_mb", found["peak_mb"])

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cait.bench.measure import environment_of_a_process, last_line, tell
-from cait.bench.step import Step, Trainer, select
+from cait.bench.step import Step, Trainer, difference_of, select
 from cait.command import run_command
 from cait.doctor.report import DIFFERS, FAILED, MISSING, OK, Line, judged
 from cait.doctor.settings import Settings
@@ -78,8 +78,7 @@ def _equal(settings: Settings, step: Step) -> Iterator[Line]:
         files |= {
             (kind, processes, rank): f"{path}{rank}.npy" for kind, path in stem.items() for rank in range(processes)
         }
-    one, two = (np.load(files["gradients", processes, 0]).astype("float64") for processes in (1, 2))
-    difference = float(np.abs(one - two).max() / np.abs(one).max())
+    difference = difference_of(files["gradients", 2, 0], files["gradients", 1, 0])
     yield judged(CHECK, "two with half the batch, against one", difference, ALLOWED, of="the largest gradient")
     same = np.array_equal(*(np.load(files["weights", 2, rank]) for rank in range(2)))
     detail = f"the weights after {STEPS} steps are {'equal bit for bit' if same else 'not the same'}"

@@ -3,10 +3,11 @@
 import pathlib
 from collections.abc import Callable, Iterator
 
+from cait.bench.engine import Missing
 from cait.bench.engine_process import EngineProcess
 from cait.bench.step import Step, measure_step
 from cait.doctor.deployment import bundle
-from cait.doctor.numerics import why_not_mixed_on
+from cait.doctor.numerics import peak_of, why_not_mixed_on
 from cait.doctor.report import FAILED, MISSING, OK, Line
 from cait.doctor.settings import Settings
 from cait.errors import CaitError
@@ -35,10 +36,6 @@ def throughput(settings: Settings) -> Iterator[Line]:
         )
 
 
-class _Missing(Exception):
-    """Why this cannot be measured here."""
-
-
 def _series(name: str, settings: Settings, measure: Callable[[int], tuple[float, float]]) -> Line:
     """A line of the images a second by batch size; `measure(size)` gives the seconds of a batch and its peak in MB."""
     found: dict[int, tuple[float, float]] = {}
@@ -46,7 +43,7 @@ def _series(name: str, settings: Settings, measure: Callable[[int], tuple[float,
     while not end:
         try:
             found[size] = measure(size)
-        except _Missing as reason:
+        except Missing as reason:
             return Line("throughput", name, MISSING, str(reason))
         except CaitError as error:
             if not found or NO_MEMORY not in str(error):
@@ -73,7 +70,7 @@ def _free_mb() -> float:
 
 def _trained(settings: Settings, size: int, dtype: str) -> tuple[float, float]:
     found = measure_step(Step(settings.model, size, device=settings.device, dtype=dtype, steps=2))
-    return min(found["seconds"]), found.get("gpu_peak_mb", found["peak_mb"])
+    return min(found["seconds"]), peak_of(found)
 
 
 def _run(settings: Settings, kind: str, precision: str, size: int) -> tuple[float, float]:
@@ -81,10 +78,10 @@ def _run(settings: Settings, kind: str, precision: str, size: int) -> tuple[floa
 
     on_gpu = settings.device == "gpu"
     if reason := why_not(Engine(use_gpu=on_gpu, precision=precision, tensorrt=kind == "tensorrt")):
-        raise _Missing(reason)
+        raise Missing(reason)
     folder = bundle(settings, precision if kind == "fused" else "fp32")
     with EngineProcess(kind, pathlib.Path(folder), size, precision, usable_cores()) as engine:
         if engine.missing:
-            raise _Missing(engine.missing)
+            raise Missing(engine.missing)
         seconds = min(engine.seconds(3))
         return seconds, engine.gpu_peak_mb or engine.peak_mb
