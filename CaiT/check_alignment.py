@@ -43,7 +43,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _rows(args: argparse.Namespace) -> list:
-    from cait import align, align_deploy, align_run, exchange  # after the flags are checked: Paddle takes seconds
+    from cait import align, align_deploy, exchange  # after the flags are checked: Paddle takes seconds
+    from cait.align_run import golden_references, live_references
     from cait.device import allow_tf32
 
     allow_tf32(False)  # whatever the environment says
@@ -54,9 +55,9 @@ def _rows(args: argparse.Namespace) -> list:
     rows = []
     with exchange.default_dtype("float64"):
         if args.live:
-            references = align_run.live_references(args.models, args.weights, args.images)
+            references = live_references(args.models, args.weights, args.images)
         else:
-            references = align_run.golden_references(args.models, args.golden)
+            references = golden_references(args.models, args.golden)
         for reference in references:
             if not (steps := [step for step in args.steps if step in reference.steps]):
                 words = f"the golden files have steps {reference.steps}; --live has all five"

@@ -50,10 +50,11 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy import bundle, classify, decoder, server, server_run  # after the flags are checked
+    from cait.deploy import bundle, classify, decoder, server_run  # after the flags are checked
     from cait.deploy.inference_engine import Engine
     from cait.deploy.predictor import Predictor
     from cait.deploy.samples import read_samples
+    from cait.deploy.server import Settings, create_app
     from cait.deploy.service import Service
     from cait.deploy.service_metrics import ServiceMetrics
     from cait.device import has_gpu
@@ -73,7 +74,7 @@ def main() -> None:
     samples = read_samples(args.samples, read) if args.samples else ()
     reached = (server_run.addresses_for_others(listener), server_run.hosts(listener, args.allowed_host))
     rest = (args.read_timeout, args.timeout, args.top_k, args.token, samples, *reached)
-    app = server.create_app(service, server.Settings(args.max_upload * MB, args.max_images, *rest), args.exif)
+    app = create_app(service, Settings(args.max_upload * MB, args.max_images, *rest), args.exif)
     server_run.run(app, service, listener, server_run.Bounds(args.read_timeout, args.write_timeout))
 
 

@@ -14,11 +14,12 @@ import urllib.parse
 
 import numpy as np
 
-from cait.deploy import server, server_run
+from cait.deploy import server_run
 from cait.deploy.bundle import Description
 from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.classify import Reader
 from cait.deploy.decoder import DEFAULT_LIMITS
+from cait.deploy.server import Settings, create_app
 from cait.deploy.server_connections import Bounds
 from cait.deploy.service import Service
 from cait.deploy.service_metrics import ServiceMetrics
@@ -71,7 +72,7 @@ def served(
     metrics = ServiceMetrics(predictor.description)
     read = Reader(predictor.description, True, decoding[1])
     service = Service(predictor, read, metrics, max_batch, 0.0, max_queue, decoding[0])
-    app = server.create_app(service, server.Settings(**SETTINGS | settings), exif=True)
+    app = create_app(service, Settings(**SETTINGS | settings), exif=True)
     listener = server_run.open_socket("127.0.0.1", 0)
     address = server_run.address_of(listener)
     running = server_run.make_server(app, service, bounds or Bounds(message_seconds))

@@ -129,8 +129,8 @@ def test_every_key_that_may_be_a_path_expands_the_home_directory(monkeypatch, tm
     assert "OUTPUT_DIR" in paths
     for name in paths:
         assert config.parse_override(name, "~/a", "-o") == f"{tmp_path}/a"
-    flags = {flag: name for flag, name in cli.FLAGS.items() if name in paths}
-    for flag, name in flags.items():
+    known = {flag: name for flag, name in cli.FLAGS.items() if name in paths}
+    for flag, name in known.items():
         section, _, key = name.rpartition(".")
         parsed = cli.parse_command([f"{flag}=~/a"])
         assert (parsed[section] if section else parsed)[key] == f"{tmp_path}/a"

@@ -45,31 +45,31 @@ def test_an_engine_runs_a_bundle_in_its_own_process(kind, tiny_bundle):
             library.register()
         except library.OperatorsUnavailable as reason:
             pytest.skip(str(reason))
-    with EngineProcess(kind, tiny_bundle, 2, "fp32", 1) as engine:
-        assert engine.missing == ""
-        seconds = engine.seconds(3)
+    with EngineProcess(kind, tiny_bundle, 2, "fp32", 1) as runtime:
+        assert runtime.missing == ""
+        seconds = runtime.seconds(3)
         assert len(seconds) == 3 and all(0 < value < 10 for value in seconds)
-        assert 10 < engine.start_mb < engine.peak_mb  # before Paddle was imported, and after
+        assert 10 < runtime.start_mb < runtime.peak_mb  # before Paddle was imported, and after
         if why_no_profiler():
             return
-        operators = engine.operators(2)
+        operators = runtime.operators(2)
         assert all(value > 0 for value in operators.values())
         assert ("cait_blocks" in operators) == (kind == "fused") and ("softmax" in operators) == (kind == "plain")
 
 
 def test_the_model_itself_is_an_engine_too():
-    with EngineProcess("eager", "cait_xxs24_224", 1, "fp32", 2) as engine:
-        assert engine.missing == "" and engine.seconds(1)[0] > 0
+    with EngineProcess("eager", "cait_xxs24_224", 1, "fp32", 2) as runtime:
+        assert runtime.missing == "" and runtime.seconds(1)[0] > 0
 
 
 def test_an_engine_that_is_not_there_says_why(tiny_bundle):
-    with EngineProcess("eager", "cait_xxs24_224", 1, "bf16", 1) as engine:
-        assert engine.missing == "PaddlePaddle has no eager bf16 on the CPU"
+    with EngineProcess("eager", "cait_xxs24_224", 1, "bf16", 1) as runtime:
+        assert runtime.missing == "PaddlePaddle has no eager bf16 on the CPU"
     if processor_has_bf16():
-        with EngineProcess("fused", tiny_bundle, 1, "bf16", 1) as engine:
-            assert "exported without a fused one of bf16" in engine.missing
-    with EngineProcess("openvino", "no.onnx", 1, "fp32", 1) as engine:
-        assert engine.missing
+        with EngineProcess("fused", tiny_bundle, 1, "bf16", 1) as runtime:
+            assert "exported without a fused one of bf16" in runtime.missing
+    with EngineProcess("openvino", "no.onnx", 1, "fp32", 1) as runtime:
+        assert runtime.missing
 
 
 def test_an_engine_that_fails_ends_the_benchmark_with_its_last_line(tmp_path):
@@ -186,8 +186,8 @@ def test_the_benchmark_measures_a_model_from_its_export_on(tmp_path, monkeypatch
 def test_an_engine_process_is_found_wherever_it_is_started(tmp_path, monkeypatch, tiny_bundle):
     monkeypatch.chdir(tmp_path)
     assert (measure.SCRIPTS / "cait" / "bench" / "engine.py").is_file()
-    with EngineProcess("plain", tiny_bundle, 1, "fp32", 1) as engine:
-        assert not engine.missing
+    with EngineProcess("plain", tiny_bundle, 1, "fp32", 1) as runtime:
+        assert not runtime.missing
 
 
 def test_a_model_is_made_where_it_is_to_run(monkeypatch):

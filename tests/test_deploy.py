@@ -16,7 +16,7 @@ from cait import align_deploy
 from cait.align_deploy import Gate, deployment_rows
 from cait.checkpoint import save_weights
 from cait.deploy import export as exporting
-from cait.deploy import inference_engine
+from cait.deploy import inference_engine as engines
 from cait.deploy import predictor as predicting
 from cait.deploy.bundle import digest_of_bundle, find_program, read_description
 from cait.deploy.bundle_schema import ADDED, PRECISIONS
@@ -371,28 +371,28 @@ def test_a_precision_that_the_hardware_lacks_is_an_error(tiny_bundle, engine, wo
 )
 def test_tensorrt_is_used_where_its_libraries_are(monkeypatch, built_with, installed, words):
     """Every wheel for GPUs was built with it."""
-    monkeypatch.setattr(inference_engine, "has_gpu", lambda: True)
-    monkeypatch.setattr(inference_engine.inference, "get_trt_compile_version", lambda: built_with)
-    monkeypatch.setattr(inference_engine.inference, "get_trt_runtime_version", lambda: installed)
-    assert re.fullmatch(words, inference_engine.why_not(Engine(use_gpu=True, tensorrt=True)))
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    monkeypatch.setattr(engines.inference, "get_trt_compile_version", lambda: built_with)
+    monkeypatch.setattr(engines.inference, "get_trt_runtime_version", lambda: installed)
+    assert re.fullmatch(words, engines.why_not(Engine(use_gpu=True, tensorrt=True)))
 
 
 @pytest.mark.parametrize("supported, words", [(True, ""), (False, "this GPU has no bf16")])
 def test_bf16_runs_on_a_gpu_that_has_it(monkeypatch, supported, words):
-    monkeypatch.setattr(inference_engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: supported)
-    assert inference_engine.why_not(Engine(use_gpu=True, precision="bf16")) == words
+    assert engines.why_not(Engine(use_gpu=True, precision="bf16")) == words
 
 
 def test_names_of_precisions_are_paddles():
-    assert PRECISIONS == tuple(inference_engine.PRECISION_TYPES) == tuple(inference_engine.TENSORRT_MODES)
-    for name in inference_engine.PRECISION_TYPES.values():
-        assert hasattr(inference_engine.inference.PrecisionType, name)
+    assert PRECISIONS == tuple(engines.PRECISION_TYPES) == tuple(engines.TENSORRT_MODES)
+    for name in engines.PRECISION_TYPES.values():
+        assert hasattr(engines.inference.PrecisionType, name)
 
 
 def test_names_of_tensorrts_modes_are_paddles():
     tensorrt = pytest.importorskip("paddle.tensorrt", reason="PaddlePaddle for CPUs and 2.6 have none")
-    for name in inference_engine.TENSORRT_MODES.values():
+    for name in engines.TENSORRT_MODES.values():
         assert hasattr(tensorrt.PrecisionMode, name)
 
 
