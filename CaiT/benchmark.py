@@ -18,8 +18,8 @@ import pathlib
 import shlex
 import sys
 
-from cait.arguments import ArgumentParser, output_folder, positive
-from cait.command import run_command
+from cait.command.arguments import ArgumentParser, output_folder, positive
+from cait.command.run import run_command
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Name, and what it measures. `cait.bench.NAME` has `add_arguments(parser)` and `run(arguments) -> Report`.

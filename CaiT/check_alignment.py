@@ -14,8 +14,8 @@ import interruptible  # noqa: F401  # isort: skip
 import argparse
 import pathlib
 
-from cait.arguments import ArgumentParser, output_folder, path
-from cait.command import run_command
+from cait.command.arguments import ArgumentParser, output_folder, path
+from cait.command.run import run_command
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder, write_text
 
@@ -43,17 +43,18 @@ def _arguments() -> argparse.Namespace:
 
 
 def _rows(args: argparse.Namespace) -> list:
-    from cait import align, align_deploy, exchange  # after the flags are checked: Paddle takes seconds
-    from cait.align_run import golden_references, live_references
-    from cait.device import allow_tf32
+    from cait.align import ladder, parity
+    from cait.align.references import golden_references, live_references
+    from cait.machine.device import allow_tf32
+    from cait.weights import convert  # after the flags are checked: Paddle takes seconds
 
     allow_tf32(False)  # whatever the environment says
     if args.deploy:
-        rows, missing = align_deploy.deployment_rows(args.deploy, args.weights, args.images)
+        rows, missing = parity.deployment_rows(args.deploy, args.weights, args.images)
         print(*(f"skipped: {name}: {reason}" for name, reason in missing.items()), sep="\n")
         return rows
     rows = []
-    with exchange.default_dtype("float64"):
+    with convert.default_dtype("float64"):
         if args.live:
             references = live_references(args.models, args.weights, args.images)
         else:
@@ -63,7 +64,7 @@ def _rows(args: argparse.Namespace) -> list:
                 words = f"the golden files have steps {reference.steps}; --live has all five"
                 raise UsageError(f"{reference.name}: {words}")
             print(f"{reference.name}: steps {', '.join(map(str, steps))}", flush=True)
-            rows += align.climb(reference, steps, args.output)
+            rows += ladder.climb(reference, steps, args.output)
     return rows
 
 
@@ -71,10 +72,10 @@ def main() -> None:
     args = _arguments()
     writable_folder(args.output)
     rows = _rows(args)
-    from cait import align
+    from cait.align import ladder
 
-    write_text(args.output / "report.json", align.report(rows))
-    print(align.table(rows))
+    write_text(args.output / "report.json", ladder.report(rows))
+    print(ladder.table(rows))
     if failed := [row for row in rows if not row.passed]:
         raise CaitError(f"{len(failed)} of {len(rows)} arrays differ; {args.output} has the logs and report.json")
     print(f"all {len(rows)} arrays agree; {args.output} has the logs and report.json")

@@ -10,8 +10,8 @@ import interruptible  # noqa: F401  # isort: skip
 import argparse
 import pathlib
 
-from cait.arguments import ArgumentParser, output_file, path
-from cait.command import run_command
+from cait.command.arguments import ArgumentParser, output_file, path
+from cait.command.run import run_command
 from cait.errors import UsageError
 from cait.files import user_cache
 
@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _arguments() -> argparse.Namespace:
-    from cait.download import SOURCES
+    from cait.weights.download import SOURCES
 
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=path, help="a checkpoint, or the folder of a run")
@@ -41,32 +41,33 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait import exchange, zoo  # after the flags are checked: importing Paddle takes seconds
-    from cait.checkpoint_files import find_weights
-    from cait.download import fetch_variant
-    from cait.input_record import read_input
+    from cait import zoo  # after the flags are checked: importing Paddle takes seconds
+    from cait.weights import convert
+    from cait.weights.download import fetch_variant
+    from cait.weights.files import find_weights
+    from cait.weights.input_record import read_input
 
-    suffix = exchange.TARGETS[args.to]
+    suffix = convert.TARGETS[args.to]
     if args.output is not None:
-        exchange.check_target(args.output, suffix, args.force)
+        convert.check_target(args.output, suffix, args.force)
     expected = zoo.variant_shapes(zoo.variant_config(args.variant)) if args.variant else None
     if args.source is None:
         cache = args.cache or user_cache()
         source = fetch_variant(args.variant, args.origin, args.base_url, cache, args.allow_http)
     else:
         source = find_weights(args.source)
-    tensors = exchange.read_any(source, expected)
+    tensors = convert.read_any(source, expected)
     record = read_input(source, tensors) or (zoo.variant_record(args.variant) if args.variant else None)
-    variant = args.variant or exchange.name_of(tensors)
+    variant = args.variant or convert.name_of(tensors)
     output = args.output
     if output is None:
         in_place = args.to == "paddle" and variant and source.suffix != suffix
         output = HERE / f"{variant}{suffix}" if in_place else source.with_suffix(suffix)
-    exchange.write_any(tensors, output, args.force, record)
+    convert.write_any(tensors, output, args.force, record)
     size = sum(value.size for value in tensors.values())
     print(f"written: {output}, {variant or 'a CaiT of no published size'}, {len(tensors)} tensors, {size} parameters")
     if args.verify:
-        print(exchange.logits_digest(exchange.read_any(output), record))
+        print(convert.logits_digest(convert.read_any(output), record))
 
 
 if __name__ == "__main__":

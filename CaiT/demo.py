@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 
-from cait import stops
-from cait.command import run_command
+from cait.command import stops
+from cait.command.run import run_command
 from cait.errors import CaitError
 from cait.files import writable_folder, write_text
 
@@ -35,9 +35,9 @@ def _call(*words: str) -> float:
 
 
 def main() -> None:
-    from cait.checkpoint import load_tensors
-    from cait.metrics import plot_learning_curves, read_metrics
-    from cait.results import read_results
+    from cait.records.metrics import plot_learning_curves, read_metrics
+    from cait.records.predictions import read_results
+    from cait.weights.load import load_tensors
 
     demo = writable_folder(ROOT / "output" / "demo")
     run = demo.relative_to(ROOT) / time.strftime("run-%Y%m%d-%H%M%S")

@@ -16,8 +16,8 @@ import pathlib
 import shlex
 import sys
 
-from cait.arguments import ArgumentParser, output_folder, path
-from cait.command import run_command
+from cait.command.arguments import ArgumentParser, output_folder, path
+from cait.command.run import run_command
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder, write_text
 
@@ -47,9 +47,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     args = _arguments()
     writable_folder(args.output)
-    from cait.device import has_gpu
     from cait.doctor import machine, report
     from cait.doctor.checks import CHECKS, run_checks
+    from cait.machine.device import has_gpu
 
     if args.device == "gpu" and not has_gpu():
         raise UsageError("--device gpu: there is no GPU, or this PaddlePaddle is the CPU build")

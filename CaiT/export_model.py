@@ -11,16 +11,16 @@ import interruptible  # noqa: F401  # isort: skip
 
 import pathlib
 
-from cait.arguments import ArgumentParser, path
-from cait.command import run_command
+from cait.command.arguments import ArgumentParser, path
+from cait.command.run import run_command
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def main() -> None:
-    from cait import config as cfg
-    from cait.checkpoint_files import find_weights
-    from cait.cli import add_key_flag, given_keys
+    from cait.config import read as cfg
+    from cait.config.flags import add_key_flag, given_keys
+    from cait.weights.files import find_weights
 
     parser = ArgumentParser(description=__doc__)
     variant = HERE / "configs" / "cait_xxs24_224.yaml"
@@ -39,11 +39,11 @@ def main() -> None:
     values = cfg.read_yaml(args.config_dir) | {"MODEL.PRETRAINED": str(args.model_path)}
     config = cfg.make_config(values | {name: value for name, value, _ in given_keys(args)})
     weights = find_weights(config.MODEL.PRETRAINED)
-    from cait.checkpoint import load_weights  # after the flags are checked
-    from cait.class_names import shown_classes
+    from cait.data.class_names import shown_classes
     from cait.deploy.bundle import digest_of_bundle
     from cait.deploy.export import build_description, export
     from cait.lines import one_line
+    from cait.weights.load import load_weights  # after the flags are checked
     from cait.zoo import build_model
 
     classes = shown_classes(config)

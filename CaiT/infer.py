@@ -12,8 +12,8 @@ import argparse
 import pathlib
 import sys
 
-from cait.arguments import ON, ArgumentParser, add_bundle_flags, output_file, output_folder, positive, text_path
-from cait.command import run_command
+from cait.command.arguments import ON, ArgumentParser, add_bundle_flags, output_file, output_folder, positive, text_path
+from cait.command.run import run_command
 from cait.errors import CaitError, UsageError
 
 REPORTS = ("benchmark.log", "benchmark.json")
@@ -47,10 +47,10 @@ def main() -> None:
     beside = read_beside(args.model_dir, args.precision, args.trusted_digest)
     with beside as reading:  # importing Paddle takes most of a second
         from cait.deploy import autolog, classify
-        from cait.deploy.inference_engine import Engine
+        from cait.deploy.engine import Engine
         from cait.deploy.predictor import Predictor
-        from cait.device import has_gpu
-        from cait.results import result_line, write_reprod_log, write_results
+        from cait.machine.device import has_gpu
+        from cait.records.predictions import result_line, write_reprod_log, write_results
     paths, description = classify.find_images(args.images), reading.result()
     names, read = description.class_names, classify.Reader(description, args.exif)
     images = None if args.benchmark else classify.read_ahead(paths, read, 2 * args.batch_size)

@@ -17,19 +17,19 @@ import interruptible  # noqa: F401  # isort: skip
 
 import sys
 
-from cait.command import run_command
+from cait.command.run import run_command
 
 
 def main() -> None:
-    from cait.cli import check_checkpoints, parse_command
-    from cait.processes import must_start, share_cores, start
+    from cait.config.flags import check_checkpoints, parse_command
+    from cait.distributed.launch import must_start, share_cores, start
 
     config = parse_command(sys.argv[1:])
     check_checkpoints(config)
     if must_start(config.NGPUS):
         sys.exit(start(sys.argv, config.NGPUS))
     share_cores()
-    from cait import jobs  # after the flags are checked: importing Paddle takes seconds
+    from cait.train import jobs  # after the flags are checked: importing Paddle takes seconds
 
     jobs.run(config)
 

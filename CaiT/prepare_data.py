@@ -10,34 +10,34 @@ import interruptible  # noqa: F401  # isort: skip
 
 import pathlib
 
-from cait.arguments import ArgumentParser, from_zero, path, positive
-from cait.command import run_command
+from cait.command.arguments import ArgumentParser, from_zero, path, positive
+from cait.command.run import run_command
 
 XXS24 = pathlib.Path(__file__).resolve().parent / "configs" / "cait_xxs24_224.yaml"
 
 
 def _digits(args) -> None:
-    from cait.data.digits import write_digits
+    from cait.data.prepare.digits import write_digits
 
     print(f"{args.output}: {'written' if write_digits(args.output) else 'already there'}")
 
 
 def _lists(args) -> None:
-    from cait.data.imagenet_lists import write_lists
+    from cait.data.prepare.imagenet_lists import write_lists
 
     for file, num_lines in write_lists(args.data_path, args.output, args.seed, args.force).items():
         print(f"{file}: {num_lines} lines")
 
 
 def _lite(args) -> None:
-    from cait.data.lite import write_lite
+    from cait.data.prepare.lite import write_lite
 
     whole = [part == "whole" for part in (args.train, args.infer)]
     contents = write_lite(args.output, args.data_path, args.num_train, args.num_val, *whole)
     missing = (f"the whole set to {part} on is not here: {reason}" for part, reason in contents["missing"].items())
     print(f"{args.output}: images from {contents['source']}", *missing, sep="\n")
     if args.weights is not None:
-        from cait.stand_in import place_weights
+        from cait.weights.stand_in import place_weights
         from cait.zoo import model_of_yaml
 
         print(place_weights(args.weights, args.output / "weights", lambda: model_of_yaml(args.cfg)))

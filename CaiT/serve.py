@@ -13,8 +13,18 @@ import os
 import pathlib
 import sys
 
-from cait.arguments import ArgumentParser, above_zero, add_bundle_flags, host, port, positive, seconds, text_path, token
-from cait.command import run_command
+from cait.command.arguments import (
+    ArgumentParser,
+    above_zero,
+    add_bundle_flags,
+    host,
+    port,
+    positive,
+    seconds,
+    text_path,
+    token,
+)
+from cait.command.run import run_command
 from cait.errors import UsageError
 
 MB = 1_000_000
@@ -50,17 +60,18 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = _arguments()
-    from cait.deploy import bundle, classify, decoder, server_run  # after the flags are checked
-    from cait.deploy.inference_engine import Engine
+    from cait.deploy import bundle, classify
+    from cait.deploy.engine import Engine
     from cait.deploy.predictor import Predictor
-    from cait.deploy.samples import read_samples
-    from cait.deploy.server import Settings, create_app
-    from cait.deploy.service import Service
-    from cait.deploy.service_metrics import ServiceMetrics
-    from cait.device import has_gpu
+    from cait.machine.device import has_gpu
+    from cait.serve import decoder, http_server  # after the flags are checked
+    from cait.serve.app import Settings, create_app
+    from cait.serve.counters import ServiceMetrics
+    from cait.serve.samples import read_samples
+    from cait.serve.service import Service
 
-    listener = server_run.open_socket(args.host, args.port)
-    if not args.token and not server_run.is_loopback(listener):
+    listener = http_server.open_socket(args.host, args.port)
+    if not args.token and not http_server.is_loopback(listener):
         print("warning: whoever reaches this address can use the service; --token protects it", file=sys.stderr)
     use_gpu = has_gpu() if args.use_gpu is None else args.use_gpu
     engine = Engine(use_gpu, True, args.cpu_threads, args.precision, False, args.max_batch, not args.no_fused_ops)
@@ -72,10 +83,10 @@ def main() -> None:
     service = Service(predictor, read, metrics, args.max_batch, args.max_wait, args.max_queue, limits)
     service.warm_up()
     samples = read_samples(args.samples, read) if args.samples else ()
-    reached = (server_run.addresses_for_others(listener), server_run.hosts(listener, args.allowed_host))
+    reached = (http_server.addresses_for_others(listener), http_server.hosts(listener, args.allowed_host))
     rest = (args.read_timeout, args.timeout, args.top_k, args.token, samples, *reached)
     app = create_app(service, Settings(args.max_upload * MB, args.max_images, *rest), args.exif)
-    server_run.run(app, service, listener, server_run.Bounds(args.read_timeout, args.write_timeout))
+    http_server.run(app, service, listener, http_server.Bounds(args.read_timeout, args.write_timeout))
 
 
 if __name__ == "__main__":

@@ -13,18 +13,18 @@ import interruptible  # noqa: F401  # isort: skip
 import argparse
 import pathlib
 
-from cait.arguments import ON, ArgumentParser, path, positive, text_path
-from cait.checkpoint_files import find_weights
-from cait.command import run_command
+from cait.command.arguments import ON, ArgumentParser, path, positive, text_path
+from cait.command.run import run_command
 from cait.errors import CaitError, UsageError
 from cait.visualize import FIGURES
+from cait.weights.files import find_weights
 
 HERE = pathlib.Path(__file__).resolve().parent
 WEIGHTS = "weights, without suffix; the config.yaml beside them is their config"
 
 
 def _arguments() -> argparse.Namespace:
-    from cait.cli import add_key_flag, given_keys
+    from cait.config.flags import add_key_flag, given_keys
 
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--img-path", "--img_path", "--image_dir", type=text_path, dest="images", help="see infer.py")

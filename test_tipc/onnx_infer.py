@@ -4,8 +4,8 @@ python test_tipc/onnx_infer.py --model_dir=output/my_run/inference --image_dir=p
 """
 
 import harness  # noqa: F401  (first: it makes the project's package known)
-from cait.arguments import ArgumentParser, path, positive, text_path
-from cait.command import run_command
+from cait.command.arguments import ArgumentParser, path, positive, text_path
+from cait.command.run import run_command
 from cait.errors import CaitError
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     from cait.deploy.bundle import read_description  # after the flags are checked
     from cait.deploy.classify import Reader, classify, find_images
     from cait.deploy.onnx_file import OnnxPredictor
-    from cait.results import result_line
+    from cait.records.predictions import result_line
 
     description = read_description(args.model_dir)
     predict = OnnxPredictor(args.model_dir, description)

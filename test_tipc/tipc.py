@@ -9,7 +9,7 @@ Exit code 0: passed; 1: a command failed; 2: wrong usage; 77: skipped.
 """
 
 import harness  # noqa: F401  (first: it makes the project's package known)
-from cait.command import run_command
+from cait.command.run import run_command
 
 
 def main() -> None:

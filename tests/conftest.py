@@ -67,7 +67,7 @@ def _float32_on_cpu():
 @pytest.fixture(scope="session")
 def all_digits(tmp_path_factory) -> pathlib.Path:
     """The demo's data set."""
-    from cait.data.digits import write_digits
+    from cait.data.prepare.digits import write_digits
 
     folder = tmp_path_factory.mktemp("data") / "digits"
     assert write_digits(folder)
@@ -93,7 +93,7 @@ def digits(all_digits, tmp_path) -> pathlib.Path:
 @pytest.fixture
 def tiny_config(digits, tmp_path):
     """Makes a config of the tiny model on the small data set; arguments override keys."""
-    from cait.config import make_config, parse_value
+    from cait.config.read import make_config, parse_value
 
     def make(**overrides):
         values = TINY | {"DATA.DATA_PATH": str(digits), "OUTPUT_DIR": str(tmp_path / "run")}
@@ -120,9 +120,9 @@ def tiny_yaml(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory, tiny_yaml):
     """A tiny model with random weights whose logits are of size 1."""
-    from cait.align_golden import load_golden_weights
-    from cait.checkpoint import save_weights
-    from cait.config import make_config, read_yaml
+    from cait.align.golden import load_golden_weights
+    from cait.config.read import make_config, read_yaml
+    from cait.weights.load import save_weights
     from cait.zoo import build_model
 
     config = make_config(read_yaml(tiny_yaml))

@@ -16,9 +16,9 @@ import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "CaiT"))
 
-from cait.cli import parse_command
-from cait.command import run_command
-from cait.processes import must_start, share_cores, start
+from cait.command.run import run_command
+from cait.config.flags import parse_command
+from cait.distributed.launch import must_start, share_cores, start
 
 
 def main():
@@ -29,13 +29,14 @@ def main():
     share_cores()
     import numpy as np
 
-    from cait import dist, jobs, losses, training
-    from cait.optim import optimizer_state
+    from cait.distributed import collectives
+    from cait.train import jobs, losses, training
+    from cait.train.optim import optimizer_state
 
     if what == "float64":
         import paddle
 
-        from cait import start as common
+        from cait.train import start as common
 
         paddle.set_default_dtype("float64")
         common.Normalize = functools.partial(common.Normalize, dtype="float64")
@@ -44,13 +45,13 @@ def main():
 
     if what == "nan":
         plain = losses.label_smoothing_cross_entropy(0.0)
-        scale = float("nan") if dist.rank() == 1 else 1.0
+        scale = float("nan") if collectives.rank() == 1 else 1.0
         training.label_smoothing_cross_entropy = lambda smoothing: lambda *words: plain(*words) * scale
         jobs.run(config)
         return
 
     if what == "silence6":
-        dist.Watchdog = functools.partial(dist.Watchdog, silence_seconds=6.0)
+        collectives.Watchdog = functools.partial(collectives.Watchdog, silence_seconds=6.0)
         jobs.run(config)
         return
 
@@ -84,7 +85,7 @@ def main():
 
         training._Run.save = remember_step
         jobs.run(config)
-        pathlib.Path(config.OUTPUT_DIR, f"steps{dist.rank()}.json").write_text(json.dumps(losses_of_steps))
+        pathlib.Path(config.OUTPUT_DIR, f"steps{collectives.rank()}.json").write_text(json.dumps(losses_of_steps))
         return
 
     found = {}
@@ -103,9 +104,9 @@ def main():
             found.update({f"{name}/state": np.asarray(value).copy() for name, value in state.items()})
 
     training._Run, training._start_equal = Remembering, remember_start
-    dist.BUCKET_ELEMENTS = 1000  # several buckets, and tensors larger than one
+    collectives.BUCKET_ELEMENTS = 1000  # several buckets, and tensors larger than one
     jobs.run(config)
-    np.savez(f"{what}{dist.rank()}.npz", **found)
+    np.savez(f"{what}{collectives.rank()}.npz", **found)
 
 
 if __name__ == "__main__":

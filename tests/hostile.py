@@ -188,7 +188,7 @@ def checkpoints() -> Iterator[tuple[str, Files]]:
 
 def read_checkpoint(folder: pathlib.Path) -> None:
     """As conversion reads it."""
-    from cait.torch_file import read_torch_file
+    from cait.weights.torch_file import read_torch_file
 
     read_torch_file(folder / "case.pth")
 
@@ -369,7 +369,7 @@ def configs() -> Iterator[tuple[str, Files]]:
 
 def read_config(folder: pathlib.Path) -> None:
     """As -cfg does."""
-    from cait.config import read_yaml
+    from cait.config.read import read_yaml
 
     read_yaml(folder / "case.yaml")
 
@@ -503,8 +503,8 @@ def safetensors() -> Iterator[tuple[str, Files]]:
 
 def read_weights(folder: pathlib.Path) -> None:
     """As conversion reads it."""
-    from cait.convert import read_torch_layout
-    from cait.input_record import read_input
+    from cait.weights.input_record import read_input
+    from cait.weights.layout import read_torch_layout
 
     read_input(folder / "case.safetensors", read_torch_layout(folder / "case.safetensors"))
 

@@ -157,9 +157,9 @@ def cases():
 @functools.cache
 def _service():
     """The processes that decode, with small limits, and the event loop they belong to."""
-    from cait.deploy.decoder import DecodeLimits
-    from cait.deploy.decoders import Decoders
     from cait.deploy.pixel_reader import PixelReader
+    from cait.serve.decoder import DecodeLimits
+    from cait.serve.decoders import Decoders
 
     loop = asyncio.new_event_loop()
     decoders = Decoders(PixelReader((16, 16), 0.9, 3, True), DecodeLimits(SECONDS, MEGABYTES))

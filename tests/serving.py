@@ -14,15 +14,15 @@ import urllib.parse
 
 import numpy as np
 
-from cait.deploy import server_run
 from cait.deploy.bundle import Description
 from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.classify import Reader
-from cait.deploy.decoder import DEFAULT_LIMITS
-from cait.deploy.server import Settings, create_app
-from cait.deploy.server_connections import Bounds
-from cait.deploy.service import Service
-from cait.deploy.service_metrics import ServiceMetrics
+from cait.serve import http_server
+from cait.serve.app import Settings, create_app
+from cait.serve.connections import Bounds
+from cait.serve.counters import ServiceMetrics
+from cait.serve.decoder import DEFAULT_LIMITS
+from cait.serve.service import Service
 from conftest import ROOT
 from serve_load import form
 
@@ -73,9 +73,9 @@ def served(
     read = Reader(predictor.description, True, decoding[1])
     service = Service(predictor, read, metrics, max_batch, 0.0, max_queue, decoding[0])
     app = create_app(service, Settings(**SETTINGS | settings), exif=True)
-    listener = server_run.open_socket("127.0.0.1", 0)
-    address = server_run.address_of(listener)
-    running = server_run.make_server(app, service, bounds or Bounds(message_seconds))
+    listener = http_server.open_socket("127.0.0.1", 0)
+    address = http_server.address_of(listener)
+    running = http_server.make_server(app, service, bounds or Bounds(message_seconds))
     thread = threading.Thread(target=running.run, args=([listener],))
     thread.start()
     try:

@@ -5,15 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from cait import align, align_run, exchange, losses, optim
-from cait.align import Row, table
-from cait.align_golden import GoldenReference
-from cait.align_run import golden_references
-from cait.checkpoint import save_weights
-from cait.config import make_config
+from cait.align import ladder, references
+from cait.align.golden import GoldenReference
+from cait.align.ladder import Row, table
+from cait.align.references import golden_references
+from cait.config.read import make_config
 from cait.errors import CaitError
 from cait.model import CaiT
+from cait.train import losses, optim
 from cait.variants import list_models
+from cait.weights import convert
+from cait.weights.load import save_weights
 from cait.zoo import create_model
 from conftest import GOLDEN, ROOT, run_python
 
@@ -23,16 +25,16 @@ SIZES = {"image_size": 16, "patch_size": 4, "num_classes": 10, "embed_dim": 24, 
 
 @pytest.fixture
 def tiny():
-    with exchange.default_dtype("float64"):
+    with convert.default_dtype("float64"):
         yield GoldenReference(GOLDEN, "tiny", lambda: CaiT(**SIZES))
 
 
 def failed_steps(reference, steps=(1, 2, 3, 4, 5)):
-    return {row.step for row in align.climb(reference, list(steps)) if not row.passed}
+    return {row.step for row in ladder.climb(reference, list(steps)) if not row.passed}
 
 
 def test_all_five_steps_of_the_tiny_model_pass(tiny, tmp_path):
-    rows = align.climb(tiny, [1, 2, 3, 4, 5], tmp_path)
+    rows = ladder.climb(tiny, [1, 2, 3, 4, 5], tmp_path)
     assert all(row.passed for row in rows)
     assert {step: sum(row.step == step for row in rows) for step in range(1, 6)} == {1: 1, 2: 22, 3: 11, 4: 101, 5: 198}
     log = np.load(tmp_path / "tiny_1_forward_paddle.npy", allow_pickle=True).item()
@@ -41,8 +43,8 @@ def test_all_five_steps_of_the_tiny_model_pass(tiny, tmp_path):
 
 
 def test_a_variant_passes_forward_and_preprocessing():
-    with exchange.default_dtype("float64"):
-        rows = align.climb(GoldenReference(GOLDEN, "cait_xxs24_224", lambda: create_model("cait_xxs24_224")), [1, 2])
+    with convert.default_dtype("float64"):
+        rows = ladder.climb(GoldenReference(GOLDEN, "cait_xxs24_224", lambda: create_model("cait_xxs24_224")), [1, 2])
     assert all(row.passed for row in rows) and len(rows) == 25
 
 
@@ -77,7 +79,7 @@ def test_one_wrong_weight_fails_every_step_that_uses_the_model(tiny, change):
 
 
 def test_another_label_smoothing_fails_the_losses(tiny, monkeypatch):
-    monkeypatch.setattr(align, "SMOOTHING", 0.11)
+    monkeypatch.setattr(ladder, "SMOOTHING", 0.11)
     assert failed_steps(tiny) == {3}
 
 
@@ -94,21 +96,21 @@ def test_another_rule_of_weight_decay_fails_the_training(tiny, monkeypatch, wron
 
 
 def test_another_mean_fails_the_preprocessing(tiny, monkeypatch):
-    monkeypatch.setattr(align, "make_config", lambda values: make_config({"DATA.MEAN": [0.485, 0.456, 0.407]}))
+    monkeypatch.setattr(ladder, "make_config", lambda values: make_config({"DATA.MEAN": [0.485, 0.456, 0.407]}))
     assert failed_steps(tiny, [2]) == {2}
 
 
 def test_one_logit_that_is_not_a_number_fails(tiny, monkeypatch):
-    real = align.forward
+    real = ladder.forward
 
     def forward(model, images):
         arrays = real(model, images)
         arrays["logits"][3, 4] = np.nan
         return arrays
 
-    monkeypatch.setattr(align, "forward", forward)
+    monkeypatch.setattr(ladder, "forward", forward)
     assert failed_steps(tiny, [1]) == {1}
-    row = json.loads(align.report(align.climb(tiny, [1])))["rows"][0]
+    row = json.loads(ladder.report(ladder.climb(tiny, [1])))["rows"][0]
     assert (row["passed"], row["max_diff"]) == (False, None)
 
 
@@ -124,13 +126,13 @@ def test_the_verdict_is_our_own(wrong):
         reference, ours = {"a": np.zeros((2, 3))}, {"a": np.zeros((3, 2))}
     else:
         ours = {"a": reference["a"] + 4e-11}
-    assert not align.compare("m", 1, ours, reference)[0].passed
-    assert align.compare("m", 1, {"a": np.arange(4.0) + 2e-11}, {"a": np.arange(4.0)})[0].passed
+    assert not ladder.compare("m", 1, ours, reference)[0].passed
+    assert ladder.compare("m", 1, {"a": np.arange(4.0) + 2e-11}, {"a": np.arange(4.0)})[0].passed
 
 
 def test_nothing_compared_is_not_a_pass():
     with pytest.raises(CaitError, match="nothing to compare in step 1"):
-        align.compare("m", 1, {}, {})
+        ladder.compare("m", 1, {}, {})
 
 
 def test_the_command_prints_a_table_and_leaves_a_report(tmp_path):
@@ -179,14 +181,14 @@ def test_wrong_usage_is_one_sentence(tmp_path, words, exit_code, message):
 
 
 def test_live_against_timm(timm, tmp_path, all_digits):
-    from cait.align_live import LiveReference
+    from cait.align.live import LiveReference
 
     weights = tmp_path / "weights.pdparams"
     save_weights(create_model("cait_xxs24_224", num_classes=7), weights)
     pictures = [str(path) for path in sorted(all_digits.rglob("*.png"))[:2]]
-    with exchange.default_dtype("float64"):
+    with convert.default_dtype("float64"):
         make = lambda classes: create_model("cait_xxs24_224", num_classes=classes)  # noqa: E731
-        rows = align.climb(LiveReference("cait_xxs24_224", make, weights, pictures), [1, 2, 3])
+        rows = ladder.climb(LiveReference("cait_xxs24_224", make, weights, pictures), [1, 2, 3])
     assert all(row.passed for row in rows)
 
 
@@ -198,10 +200,10 @@ def test_all_are_the_tiny_model_and_every_variant():
 
 def test_live_weights_may_be_the_folder_of_a_run(monkeypatch, tmp_path):
     (tmp_path / "best_model.pdparams").touch()
-    monkeypatch.setattr(align_run, "LiveReference", lambda name, make_model, weights, pictures: weights)
-    assert list(align_run.live_references(["cait_xxs24_224"], tmp_path, None)) == [tmp_path / "best_model.pdparams"]
+    monkeypatch.setattr(references, "LiveReference", lambda name, make_model, weights, pictures: weights)
+    assert list(references.live_references(["cait_xxs24_224"], tmp_path, None)) == [tmp_path / "best_model.pdparams"]
     with pytest.raises(CaitError, match="nowhere: no such checkpoint"):
-        list(align_run.live_references(["cait_xxs24_224"], tmp_path / "nowhere", None))
+        list(references.live_references(["cait_xxs24_224"], tmp_path / "nowhere", None))
 
 
 def test_the_table_has_a_line_for_each_threshold():
@@ -224,9 +226,9 @@ def test_the_table_has_a_line_for_each_threshold():
 def test_float32_agrees_within_bounds_of_its_own():
     """As on a GPU, where float64 does not tell whether the usual precision computes as it should."""
     (reference,) = golden_references(["tiny"], GOLDEN)
-    rows = align.climb(reference, [1, 2, 3, 4, 5])
+    rows = ladder.climb(reference, [1, 2, 3, 4, 5])
     assert all(row.passed for row in rows)
     (logits,) = (row for row in rows if row.name == "logits")
     assert 1e-8 < logits.max_diff < logits.threshold < 2e-5  # it was computed in float32
     wrong = {"logits": reference.expected("forward")["logits"] + 1e-4}
-    assert not align.compare("tiny", 1, wrong, reference.expected("forward"), "float32")[0].passed
+    assert not ladder.compare("tiny", 1, wrong, reference.expected("forward"), "float32")[0].passed

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from cait import arguments, cli, config
-from cait.config_kinds import TEXT
+from cait.command import arguments
+from cait.config import flags, read
+from cait.config.kinds import TEXT
 from cait.deploy.classify import find_images
 from cait.errors import UsageError
 from cait.files import user_cache, user_path
@@ -73,7 +74,7 @@ def test_every_option_that_may_be_a_path_expands_the_home_directory(script, monk
     assert found or script.name == "demo.py"
     for action in found:
         names = action.option_strings or [action.dest]
-        if action.nargs == 0 or action.choices or set(names) & {*WORDS, *cli.FLAGS, *cli.SWITCHES}:
+        if action.nargs == 0 or action.choices or set(names) & {*WORDS, *flags.FLAGS, *flags.SWITCHES}:
             continue
         assert action.type not in (None, str, pathlib.Path), f"{script.name}: {names[0]} is a path, or one of WORDS"
         suffix = getattr(action.type, "suffixes", [""])[0]
@@ -87,7 +88,11 @@ def test_no_flag_may_stand_twice_with_different_values(script, monkeypatch):
     """But for those that set keys of the config, where the last one wins, and those that keep all their values."""
     parser = parser_of(script, monkeypatch)
     for action in options(parser) if parser else ():
-        if not action.option_strings or action.nargs == 0 or isinstance(action, (cli.KeyFlag, argparse._AppendAction)):
+        if (
+            not action.option_strings
+            or action.nargs == 0
+            or isinstance(action, (flags.KeyFlag, argparse._AppendAction))
+        ):
             continue
         namespace = argparse.Namespace()
         for value in ("a", "a"):
@@ -106,7 +111,7 @@ def test_every_option_that_names_what_is_written_refuses_files_of_the_users(scri
         words = action.option_strings or [action.dest]
         if action.nargs == 0 or not any(re.search("output|save|reprod_log", word) for word in words):
             continue
-        if action.dest in cli.FLAGS:  # the folder of a run
+        if action.dest in flags.FLAGS:  # the folder of a run
             continue
         kind = action.type
         is_file, is_folder = hasattr(kind, "suffixes"), hasattr(kind, "names")
@@ -124,15 +129,15 @@ def test_every_option_that_names_what_is_written_refuses_files_of_the_users(scri
 
 def test_every_key_that_may_be_a_path_expands_the_home_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert {key.name for key in config.KEYS if key.kind is TEXT} == WORD_KEYS
-    paths = [key.name for key in config.KEYS if key.kind is config.PATH]
+    assert {key.name for key in read.KEYS if key.kind is TEXT} == WORD_KEYS
+    paths = [key.name for key in read.KEYS if key.kind is read.PATH]
     assert "OUTPUT_DIR" in paths
     for name in paths:
-        assert config.parse_override(name, "~/a", "-o") == f"{tmp_path}/a"
-    known = {flag: name for flag, name in cli.FLAGS.items() if name in paths}
+        assert read.parse_override(name, "~/a", "-o") == f"{tmp_path}/a"
+    known = {flag: name for flag, name in flags.FLAGS.items() if name in paths}
     for flag, name in known.items():
         section, _, key = name.rpartition(".")
-        parsed = cli.parse_command([f"{flag}=~/a"])
+        parsed = flags.parse_command([f"{flag}=~/a"])
         assert (parsed[section] if section else parsed)[key] == f"{tmp_path}/a"
 
 
@@ -141,7 +146,7 @@ def test_config_files_expand_the_home_directory(monkeypatch, tmp_path):
     (tmp_path / "base.yaml").write_text("OUTPUT_DIR: ~/run\n")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine.yaml").write_text("BASE: [~/base.yaml]\nDATA: {LABELS: ~/names}\n")
-    parsed = cli.parse_command(["-cfg=~/elsewhere/mine.yaml"])
+    parsed = flags.parse_command(["-cfg=~/elsewhere/mine.yaml"])
     assert (parsed.OUTPUT_DIR, parsed.DATA.LABELS) == (f"{tmp_path}/run", f"{tmp_path}/names")
 
 
@@ -182,7 +187,7 @@ def test_a_home_of_another_user_and_those_that_are_not_there(monkeypatch, tmp_pa
     with pytest.raises(argparse.ArgumentTypeError, match="there is no user"):
         arguments.path("~no-one/a")
     with pytest.raises(UsageError, match=r"-o: OUTPUT_DIR: ~no-one/a: there is no user 'no-one'"):
-        config.parse_override("OUTPUT_DIR", "~no-one/a", "-o")
+        read.parse_override("OUTPUT_DIR", "~no-one/a", "-o")
     monkeypatch.setattr(os.path, "expanduser", lambda text: text)  # as where the user is in no list of users
     for home in ("", None):
         monkeypatch.setenv("HOME", home) if home is not None else monkeypatch.delenv("HOME")

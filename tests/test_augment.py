@@ -8,14 +8,7 @@ import pytest
 from PIL import Image
 
 from cait.data import augment
-from cait.data.augment import (
-    OPERATIONS,
-    ColorJitter,
-    RandAugment,
-    RandomErasing,
-    parse_rand_augment,
-    three_augment,
-)
+from cait.data.augment import OPERATIONS, ColorJitter, RandAugment, RandomErasing, parse_rand_augment, three_augment
 from cait.errors import UsageError
 from conftest import GOLDEN
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cait.deploy.batcher import Batcher, Job, deliver
+from cait.serve.batcher import Batcher, Job, deliver
 
 pytestmark = pytest.mark.any_paddle
 

@@ -129,7 +129,7 @@ def test_the_photographs_are_jpeg_files_of_the_size_asked_for():
 
 def fused_program_runs(bundle):
     from cait.deploy.bundle import read_description
-    from cait.deploy.inference_engine import Engine, choose_program
+    from cait.deploy.engine import Engine, choose_program
 
     return choose_program(Engine(), read_description(bundle))[1].startswith("fused program")
 

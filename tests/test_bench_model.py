@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from cait.bench import engine, measure, model
-from cait.bench.engine_process import EngineProcess
+from cait.bench import measure, model, runtime_worker
 from cait.bench.measure import Measurement
 from cait.bench.report import Table
-from cait.deploy.inference_engine import processor_has_bf16
-from cait.device import why_no_profiler
+from cait.bench.runtime_client import EngineProcess
+from cait.deploy.engine import processor_has_bf16
 from cait.errors import CaitError
+from cait.machine.device import why_no_profiler
 from cait.ops import library
 
 
@@ -107,7 +107,7 @@ def test_a_goal_without_a_baseline_is_one_of_the_value():
 def test_operators_below_one_percent_are_summed(monkeypatch):
     fake = Fake(operators={"softmax": 30.0, "fc": 69.0, "scale": 0.4, "cast": 0.6})
     monkeypatch.setattr(model, "EngineProcess", lambda *_: fake)
-    monkeypatch.setattr("cait.device.why_no_profiler", lambda: "")
+    monkeypatch.setattr("cait.machine.device.why_no_profiler", lambda: "")
     models = argparse.Namespace(engines=lambda *_: _Ready({"plain": fake, "fused": fake}))
     table = model.operators(models, "cait_xxs24_224", 16, 1)[0]
     assert [(row["name"], row["median"]) for row in table.rows()] == [
@@ -118,7 +118,7 @@ def test_operators_below_one_percent_are_summed(monkeypatch):
 
 
 def test_operators_without_a_profiler_are_a_note(monkeypatch):
-    monkeypatch.setattr("cait.device.why_no_profiler", lambda: "there is none")
+    monkeypatch.setattr("cait.machine.device.why_no_profiler", lambda: "there is none")
     models = argparse.Namespace(notes=[])
     assert model.operators(models, "cait_xxs24_224", 16, 1) == []
     assert models.notes == ["operators: missing (there is none)."]
@@ -185,7 +185,7 @@ def test_the_benchmark_measures_a_model_from_its_export_on(tmp_path, monkeypatch
 
 def test_an_engine_process_is_found_wherever_it_is_started(tmp_path, monkeypatch, tiny_bundle):
     monkeypatch.chdir(tmp_path)
-    assert (measure.SCRIPTS / "cait" / "bench" / "engine.py").is_file()
+    assert (measure.SCRIPTS / "cait" / "bench" / "runtime_worker.py").is_file()
     with EngineProcess("plain", tiny_bundle, 1, "fp32", 1) as runtime:
         assert not runtime.missing
 
@@ -205,5 +205,5 @@ def test_a_model_is_made_where_it_is_to_run(monkeypatch):
     monkeypatch.setattr(paddle, "set_device", places.append)
     monkeypatch.setattr(zoo, "create_model", make)
     with pytest.raises(KeyError):
-        engine._eager(engine.Spec("eager", "cait_xxs24_224"))
+        runtime_worker._eager(runtime_worker.Spec("eager", "cait_xxs24_224"))
     assert places == ["cpu", "cait_xxs24_224"]

@@ -12,12 +12,12 @@ from cait.deploy import bundle_folder as folders
 from cait.deploy import export as exporting
 from cait.deploy.bundle import Description, read_description, verify, write_description
 from cait.deploy.bundle_folder import COMMITTED, JOB, TRIAL, bundle_folder, commit, finish
+from cait.deploy.engine import Engine
 from cait.deploy.export import build_description, export
-from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor
-from cait.digest import sha256_of
 from cait.errors import CaitError, UsageError
-from cait.run_lock import FolderInUse, held
+from cait.files.digest import sha256_of
+from cait.files.folder_lock import FolderInUse, held
 from conftest import CLASS_NAMES, ROOT
 
 EXPORT = str(ROOT / "CaiT" / "export_model.py")

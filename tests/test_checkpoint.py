@@ -8,12 +8,12 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-from cait import checkpoint as ckpt
-from cait.align_golden import golden_images
+from cait.align.golden import golden_images
 from cait.errors import CaitError, UsageError
 from cait.model import CaiT
-from cait.optim import adamw, optimizer_state
-from cait.position_embedding import resize_pos_embed
+from cait.train.optim import adamw, optimizer_state
+from cait.weights import load as ckpt
+from cait.weights.position_embedding import resize_pos_embed
 from conftest import GOLDEN
 
 

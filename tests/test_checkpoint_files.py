@@ -6,17 +6,17 @@ import pathlib
 
 import pytest
 
-from cait import checkpoint_files as files
-from cait.checkpoint import load_tensors, read_weights
-from cait.cli import check_checkpoints, parse_command
-from cait.config import read_yaml
-from cait.convert import read_torch_layout
+from cait.config.flags import check_checkpoints, parse_command
+from cait.config.read import read_yaml
 from cait.data.cifar import cifar_archive
 from cait.data.dataset import read_list
 from cait.data.labels import read_class_names
 from cait.deploy.bundle import read_description
 from cait.errors import CaitError
 from cait.files import is_file
+from cait.weights import files as files
+from cait.weights.layout import read_torch_layout
+from cait.weights.load import load_tensors, read_weights
 from conftest import GOLDEN, MAIN, ROOT, run_python
 
 LITE = "python CaiT/prepare_data.py lite --weights=CaiT/cait_"

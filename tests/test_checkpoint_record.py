@@ -8,11 +8,11 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import checkpoint as ckpt
-from cait import checkpoint_record
-from cait.checkpoint_record import MARK, append_record, check_content, is_whole, read_record
 from cait.errors import CaitError
-from cait.optim import adamw
+from cait.train.optim import adamw
+from cait.weights import load as ckpt
+from cait.weights import trailer
+from cait.weights.trailer import MARK, append_record, check_content, is_whole, read_record
 from test_bundle_folder import kill_at
 from test_checkpoint import assert_equal_weights, small_model, trained
 
@@ -120,8 +120,8 @@ def test_the_names_of_a_checkpoint_share_a_computation(tmp_path, monkeypatch, li
             raise PermissionError("not on this file system")
 
         monkeypatch.setattr(os, "link", link)
-    seen, sha256_of = [], checkpoint_record.sha256_of
-    monkeypatch.setattr(checkpoint_record, "sha256_of", lambda *words: seen.append(words) or sha256_of(*words))
+    seen, sha256_of = [], trailer.sha256_of
+    monkeypatch.setattr(trailer, "sha256_of", lambda *words: seen.append(words) or sha256_of(*words))
     ckpt.save_checkpoint(tmp_path, ["latest", "best_model", "epoch_3"], *trained(), PROGRESS)
     assert len(seen) == 2
     files = sorted(tmp_path.iterdir())

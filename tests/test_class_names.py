@@ -8,14 +8,14 @@ import paddle
 import pytest
 import yaml
 
-from cait import jobs
-from cait.checkpoint import load_tensors, load_weights
-from cait.class_names import evaluated_classes, recorded_classes, shown_classes, trained_classes
-from cait.config import make_config, parse_value, read_yaml
+from cait.config.read import make_config, parse_value, read_yaml
+from cait.config.saved import save_config
 from cait.data.build import build_loaders
+from cait.data.class_names import evaluated_classes, recorded_classes, shown_classes, trained_classes
 from cait.data.labels import IMAGENET1K, read_class_names
 from cait.errors import CaitError, UsageError
-from cait.saved_config import save_config
+from cait.train import jobs
+from cait.weights.load import load_tensors, load_weights
 from cait.zoo import build_model
 from conftest import CLASS_NAMES, TINY
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from cait.cli import parse_command
+from cait.config.flags import parse_command
+from cait.config.saved import save_config
 from cait.errors import UsageError
-from cait.saved_config import save_config
 
 
 @pytest.mark.parametrize(

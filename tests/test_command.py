@@ -2,8 +2,8 @@
 
 import pytest
 
-from cait.command import MEMORY_ADVICE, outcome
-from cait.config import make_config
+from cait.command.run import MEMORY_ADVICE, outcome
+from cait.config.read import make_config
 from conftest import MAIN, ROOT, run_python
 
 # As PaddlePaddle and NVIDIA's libraries say it.
@@ -47,7 +47,7 @@ def test_the_advice_names_keys_and_flags_that_there_are():
 def test_a_command_that_needs_too_much_ends_in_it(tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'CaiT')\n"
-        "from cait.command import run_command\n"
+        "from cait.command.run import run_command\n"
         "def main():\n    import paddle\n    paddle.empty([1 << 46])\n"
         "run_command(main)\n"
     )

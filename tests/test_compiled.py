@@ -7,14 +7,14 @@ import re
 
 import pytest
 
-from cait import compiled
-from cait.compiled import CannotBuild, build_once, cache_folder, key_of
+from cait.machine import compiled
+from cait.machine.compiled import CannotBuild, build_once, cache_folder, key_of
 from conftest import ROOT, run_python
 
 SCRIPT = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[2])
-from cait.compiled import build_once
+from cait.machine.compiled import build_once
 command = [sys.executable, "-c", "import time; time.sleep(1); open('{folder}/made', 'w').write('made')"]
 build_once(pathlib.Path(sys.argv[1]), ["made"], command, "building now")
 """

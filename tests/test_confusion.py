@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import paddle
 
-from cait import jobs
-from cait.confusion import ConfusionMatrix, write_confusion
+from cait.train import jobs
+from cait.train.confusion import ConfusionMatrix, write_confusion
 
 
 def test_counts_and_files(tmp_path):

@@ -5,12 +5,12 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cait import convert, exchange
-from cait.align_golden import golden_images, load_golden_weights
-from cait.checkpoint import load_tensors
+from cait.align.golden import golden_images, load_golden_weights
 from cait.errors import CaitError, UsageError
 from cait.model import CaiT
 from cait.variants import list_models
+from cait.weights import convert, layout
+from cait.weights.load import load_tensors
 from cait.zoo import create_model, variant_config, variant_shapes
 from conftest import GOLDEN, ROOT, run_python
 
@@ -24,8 +24,8 @@ def test_the_map_has_every_tensor_of_every_variant(name):
     golden = np.load(GOLDEN / f"forward_{name}.npz")
     assert len(shapes) == golden["num_tensors"]
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == golden["num_params"]
-    arguments = convert.infer_arguments(shapes)
-    assert convert.tensor_shapes(**arguments) == shapes
+    arguments = layout.infer_arguments(shapes)
+    assert layout.tensor_shapes(**arguments) == shapes
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_map_is_that_of_the_model(arguments):
     sizes = {"image_size": (8, 12), "patch_size": 4, "num_classes": 3, "embed_dim": 8, "depth": 2, "num_heads": 2}
     own = {name: tuple(value.shape) for name, value in CaiT(**sizes, **arguments).state_dict().items()}
     in_torch = {name: shape[::-1] if len(shape) == 2 else shape for name, shape in own.items()}
-    assert convert.tensor_shapes(**convert.infer_arguments(in_torch)) == in_torch
+    assert layout.tensor_shapes(**layout.infer_arguments(in_torch)) == in_torch
 
 
 @pytest.mark.parametrize("source", [TIMM_STYLE, FB_STYLE])
@@ -51,8 +51,8 @@ def test_there_and_back_without_loss(tmp_path, source, back):
 
 
 def test_the_converted_model_gives_the_logits_of_the_reference(tmp_path):
-    exchange.write_any(exchange.read_any(FB_STYLE), tmp_path / "weights.pdparams")
-    model = exchange.model_of(exchange.read_any(tmp_path / "weights.pdparams"))
+    convert.write_any(convert.read_any(FB_STYLE), tmp_path / "weights.pdparams")
+    model = convert.model_of(convert.read_any(tmp_path / "weights.pdparams"))
     model.set_state_dict(paddle.load(str(tmp_path / "weights.pdparams")))
     model.eval()
     logits = model(paddle.to_tensor(golden_images(1, 8, 16, 16).astype("float32"))).numpy()
@@ -83,12 +83,12 @@ def rename(tensors):
 )
 def test_what_does_not_fit_is_named(tmp_path, change, words):
     with pytest.raises(CaitError, match=rf"damaged.safetensors: .*{words}"):
-        exchange.read_any(damaged(tmp_path, change))
+        convert.read_any(damaged(tmp_path, change))
 
 
 def test_half_precision_becomes_single(tmp_path):
     path = damaged(tmp_path, lambda t: t.update({name: value.astype("f2") for name, value in t.items()}))
-    tensors = exchange.read_any(path)
+    tensors = convert.read_any(path)
     assert {value.dtype for value in tensors.values()} == {np.dtype("f4")}
 
 
@@ -96,35 +96,35 @@ def test_half_precision_becomes_single(tmp_path):
 def test_a_page_is_no_checkpoint(tmp_path, content):
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(CaitError, match="an HTML page, not a checkpoint"):
-        exchange.read_any(tmp_path / "a.safetensors")
+        convert.read_any(tmp_path / "a.safetensors")
 
 
 def test_a_truncated_safetensors_file_is_an_error(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(TIMM_STYLE.read_bytes()[:-10])
     with pytest.raises(CaitError, match="a.safetensors: not a safetensors file, or damaged"):
-        exchange.read_any(tmp_path / "a.safetensors")
+        convert.read_any(tmp_path / "a.safetensors")
 
 
 def test_an_existing_file_is_replaced_only_by_force(tmp_path):
     path = tmp_path / "a.pdparams"
     path.write_text("mine")
     with pytest.raises(UsageError, match="is there already; --force replaces it"):
-        exchange.write_any(exchange.read_any(TIMM_STYLE), path)
+        convert.write_any(convert.read_any(TIMM_STYLE), path)
     with pytest.raises(UsageError, match="is there and not a checkpoint, so it is not replaced"):
-        exchange.write_any(exchange.read_any(TIMM_STYLE), path, force=True)
+        convert.write_any(convert.read_any(TIMM_STYLE), path, force=True)
     assert path.read_text() == "mine"
     path.write_bytes(TIMM_STYLE.read_bytes())
-    exchange.write_any(exchange.read_any(TIMM_STYLE), path, force=True)
+    convert.write_any(convert.read_any(TIMM_STYLE), path, force=True)
     assert len(load_tensors(path)) == 98
 
 
 def test_a_published_variant_is_recognised():
     shapes = variant_shapes(variant_config("cait_xxs24_224"))
     tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    assert exchange.name_of(tensors) == "cait_xxs24_224"
+    assert convert.name_of(tensors) == "cait_xxs24_224"
     tensors["head.weight"], tensors["head.bias"] = np.zeros((7, 192), "f4"), np.zeros(7, "f4")
-    assert exchange.name_of(tensors) is None  # never written where the official weights are looked for
-    assert exchange.name_of(exchange.read_any(TIMM_STYLE)) is None
+    assert convert.name_of(tensors) is None  # never written where the official weights are looked for
+    assert convert.name_of(convert.read_any(TIMM_STYLE)) is None
 
 
 def test_the_digest_is_the_same_everywhere_and_sees_every_weight(tmp_path):
@@ -165,7 +165,7 @@ def test_the_default_output_is_where_the_commands_look(tmp_path):
     shutil.copytree(ROOT / "CaiT", tmp_path / "CaiT", ignore=shutil.ignore_patterns("*.pdparams", "__pycache__"))
     model = create_model("cait_xxs24_224")
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
-    save_file(convert.transpose_linear(weights), tmp_path / "mine.safetensors")
+    save_file(layout.transpose_linear(weights), tmp_path / "mine.safetensors")
     result = run_python("CaiT/convert_weights.py", "mine.safetensors", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     written = load_tensors(tmp_path / "CaiT" / "cait_xxs24_224.pdparams")
@@ -212,4 +212,4 @@ def test_a_name_cannot_make_millions_of_blocks(tmp_path):
         tmp_path, lambda t: t.update({"blocks.3000000.x": np.zeros(1, "f4"), "blocks.².x": np.zeros(1, "f4")})
     )
     with pytest.raises(CaitError, match="is not part of the model"):
-        exchange.read_any(path)
+        convert.read_any(path)

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from cait.data.decoding import UnreadableImage
-from cait.deploy import decoder, decoders, service
-from cait.deploy.decoder import DecodeLimits
-from cait.deploy.decoders import CannotDecode, Decoders
 from cait.deploy.pixel_reader import PixelReader
 from cait.errors import CaitError
+from cait.serve import decoder, decoders, service
+from cait.serve.decoder import DecodeLimits
+from cait.serve.decoders import CannotDecode, Decoders
 from conftest import ROOT
 from hostile_images import SLOW, bmp_of_line_ends, jpeg_of_empty_scans, png_of_zeros
 from serve_load import form, post
@@ -239,8 +239,8 @@ def test_no_process_outlives_the_service(slow, tmp_path):
     script = f"""
 import asyncio, pathlib, sys
 sys.path.insert(0, {str(ROOT / "CaiT")!r})
-from cait.deploy.decoders import Decoders
-from cait.deploy.decoder import DecodeLimits
+from cait.serve.decoders import Decoders
+from cait.serve.decoder import DecodeLimits
 from cait.deploy.pixel_reader import PixelReader
 async def main():
     pool = Decoders({READER}, {LONG})

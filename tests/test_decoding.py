@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from cait.align_live import LiveReference
+from cait.align.live import LiveReference
 from cait.data import decoding
 from cait.data.check import check_data, look
 from cait.data.dataset import FileSource, ImageDataset
@@ -26,8 +26,8 @@ from cait.data.loader import ImageLoader
 from cait.data.transforms import EvalTransform, TrainTransform
 from cait.deploy.bundle import read_description
 from cait.deploy.classify import Reader, classify
-from cait.deploy.decoder_process import ERROR, decode
 from cait.errors import CaitError
+from cait.serve.decoder_process import ERROR, decode
 from conftest import ROOT
 from serving import DESCRIPTION
 

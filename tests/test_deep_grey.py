@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait import jobs
 from cait.data.build import build_loaders
 from cait.data.check import look
 from cait.data.dataset import FileSource, ImageDataset
@@ -16,11 +15,12 @@ from cait.data.loader import ImageLoader
 from cait.data.transforms import EvalTransform
 from cait.deploy.bundle import read_description
 from cait.deploy.classify import Reader
-from cait.deploy.decoder import DecodeLimits
-from cait.deploy.decoders import Decoders
 from cait.deploy.export import build_description, export
 from cait.errors import CaitError
 from cait.files import read_bytes
+from cait.serve.decoder import DecodeLimits
+from cait.serve.decoders import Decoders
+from cait.train import jobs
 from conftest import CLASS_NAMES
 
 DEEP = np.random.default_rng(0).integers(0, 400, (20, 30)).astype("uint16") ** 2 % 40_000

@@ -12,20 +12,20 @@ import paddle
 import pytest
 import yaml
 
-from cait import align_deploy
-from cait.align_deploy import Gate, deployment_rows
-from cait.checkpoint import save_weights
+from cait.align import parity
+from cait.align.parity import Gate, deployment_rows
+from cait.deploy import engine as engines
 from cait.deploy import export as exporting
-from cait.deploy import inference_engine as engines
 from cait.deploy import predictor as predicting
 from cait.deploy.bundle import digest_of_bundle, find_program, read_description
 from cait.deploy.bundle_schema import ADDED, PRECISIONS
+from cait.deploy.engine import Engine, processor_has_bf16
 from cait.deploy.export import build_description, export
-from cait.deploy.inference_engine import Engine, processor_has_bf16
 from cait.deploy.onnx_file import OnnxPredictor, check_tools
 from cait.deploy.predictor import Predictor, allowed_difference, distances, softmax
 from cait.errors import CaitError, UsageError
 from cait.variants import list_models
+from cait.weights.load import save_weights
 from cait.zoo import build_model, create_model, variant_config
 from conftest import CLASS_NAMES, ROOT, run_python
 
@@ -513,7 +513,7 @@ def test_the_gate_judges_onnx_too(tiny_weights, full_bundle, digits, tmp_path):
     rows, missing = deployment_rows(full_bundle, path, digits / "val")
     names = {row.name for row in rows}
     assert {"ONNX Runtime", "static program"} <= names and all(row.passed for row in rows)
-    assert set(missing) | names >= set(align_deploy.NAMES) and not set(missing) & names
+    assert set(missing) | names >= set(parity.NAMES) and not set(missing) & names
 
 
 def test_a_bundle_remembers_the_precision_it_was_made_for(tiny_weights, tmp_path):
@@ -543,7 +543,7 @@ def test_a_precision_that_cannot_be_tried_leaves_what_is_there(tiny_weights, own
 @pytest.mark.slow
 @pytest.mark.parametrize("name, depth", [*((name, 2) for name in list_models()), ("cait_xxs36_384", 36)])
 def test_variants_export(name, depth, tmp_path):
-    from cait.align_golden import load_golden_weights
+    from cait.align.golden import load_golden_weights
 
     model = load_golden_weights(create_model(name, depth=depth))
     path = tmp_path / "weights.pdparams"

@@ -13,8 +13,8 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import dist
-from cait.checkpoint import load_tensors
+from cait.distributed import collectives
+from cait.weights.load import load_tensors
 from conftest import MAIN, ROOT, run_python
 from test_jobs import assert_same_weights, rows_of, without_timing
 from test_kill import WHOLE_RECIPE, assert_ends_equal
@@ -295,15 +295,15 @@ def test_two_hosts_end_together_and_resume(tiny_yaml, all_digits, tmp_path):
 def test_collectives_on_the_cpu_begin_when_all_are_there(monkeypatch, device):
     """Gloo gives up on a process that comes 30 s later; on GPUs, all would wait for what was computed before."""
     order = []
-    monkeypatch.setattr(dist, "world_size", lambda: 2)
-    monkeypatch.setattr(dist, "gather", lambda value: order.append("meet"))
-    monkeypatch.setattr(dist.distributed, "all_reduce", lambda values: order.append("sum"))
-    monkeypatch.setattr(dist.distributed, "broadcast", lambda values, src: order.append("broadcast"))
+    monkeypatch.setattr(collectives, "world_size", lambda: 2)
+    monkeypatch.setattr(collectives, "gather", lambda value: order.append("meet"))
+    monkeypatch.setattr(collectives.distributed, "all_reduce", lambda values: order.append("sum"))
+    monkeypatch.setattr(collectives.distributed, "broadcast", lambda values, src: order.append("broadcast"))
     monkeypatch.setattr(paddle.device, "get_device", lambda: device)
     parameter = paddle.create_parameter([3], "float32")
     parameter.sum().backward()
-    dist.sum_gradients([parameter])
-    dist.sum_over_processes(paddle.ones([2]))
-    dist.broadcast([parameter])
+    collectives.sum_gradients([parameter])
+    collectives.sum_over_processes(paddle.ones([2]))
+    collectives.broadcast([parameter])
     meet = ["meet"] if device == "cpu" else []
     assert order == [*meet, "sum", *meet, "sum", *meet, "broadcast"]

@@ -151,13 +151,13 @@ def test_what_is_deployed_is_judged_way_by_way(settings, monkeypatch):
     teacher = list(deployment.teacher(settings))
     assert [line.verdict for line in teacher] == [OK] and "CPUExecutionProvider" in teacher[0].detail
 
-    from cait import align_deploy
+    from cait.align import parity
 
     def broken(folder, engine):
         raise CaitError("it does not load") if not engine.onednn else KeyError
 
-    monkeypatch.setattr(align_deploy, "Predictor", broken)
-    monkeypatch.setattr(align_deploy.Gate, "why_not", lambda gate, name: "" if "without oneDNN" in name else "not now")
+    monkeypatch.setattr(parity, "Predictor", broken)
+    monkeypatch.setattr(parity.Gate, "why_not", lambda gate, name: "" if "without oneDNN" in name else "not now")
     (images,) = pathlib.Path(settings.scratch).glob("images")
     monkeypatch.setattr(deployment, "_write_images", lambda folder: images)
     found = {line.name: line for line in deployment.deployment(settings)}

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from cait import download
-from cait.checkpoint import load_tensors
-from cait.convert import transpose_linear
+from cait.advice import MIRROR, after_failed_download
 from cait.errors import CaitError
-from cait.next_step import MIRROR, after_failed_download
+from cait.weights import download
+from cait.weights.layout import transpose_linear
+from cait.weights.load import load_tensors
 from cait.zoo import create_model
 from conftest import GOLDEN, ROOT, run_python
 

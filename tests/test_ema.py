@@ -8,12 +8,12 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-from cait import jobs
-from cait.align_golden import golden_images
-from cait.checkpoint import load_tensors
-from cait.convert import swap_layout
-from cait.ema import ModelEma
-from cait.optim import adamw
+from cait.align.golden import golden_images
+from cait.train import jobs
+from cait.train.ema import ModelEma
+from cait.train.optim import adamw
+from cait.weights.layout import swap_layout
+from cait.weights.load import load_tensors
 from conftest import GOLDEN
 from test_jobs import assert_same_weights, rows_of
 from test_optim import one_step, small_model, tiny_golden_model

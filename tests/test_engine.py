@@ -9,17 +9,17 @@ import paddle
 import pytest
 from paddle import nn
 
-from cait import engine, evaluation
 from cait.data.dataset import ImageDataset
 from cait.data.loader import ImageLoader
-from cait.data.mixup import Mixup
 from cait.data.normalize import Normalize
 from cait.data.transforms import EvalTransform
-from cait.ema import ModelEma
 from cait.errors import CaitError
-from cait.losses import soft_target_cross_entropy
 from cait.model import CaiT
-from cait.optim import adamw
+from cait.train import evaluation, loop
+from cait.train.ema import ModelEma
+from cait.train.losses import soft_target_cross_entropy
+from cait.train.mixup import Mixup
+from cait.train.optim import adamw
 from test_dataset import noise_images
 
 LOG = logging.getLogger("test_engine")
@@ -49,7 +49,7 @@ def make_loader(tmp_path):
 def train(model, loader, epoch=1, **options):
     optimizer = adamw(model, 0.05)
     optimizer.set_lr(1e-2)
-    result = engine.train_one_epoch(
+    result = loop.train_one_epoch(
         model, loader, NORMALIZE, nn.CrossEntropyLoss(), optimizer, LOG, epoch=epoch, num_epochs=3, **options
     )
     return result, np.concatenate([parameter.numpy().ravel() for parameter in model.parameters()])
@@ -80,7 +80,7 @@ def test_drop_path_differs_from_process_to_process(make_loader, monkeypatch):
         return train(small_model(drop_path=0.5), make_loader(5))[1]
 
     first = weights()
-    monkeypatch.setattr(engine.dist, "rank", lambda: 1)
+    monkeypatch.setattr(loop.dist, "rank", lambda: 1)
     assert not np.array_equal(first, weights())
 
 
@@ -99,7 +99,7 @@ def test_training_learns(make_loader):
     optimizer.set_lr(1e-2)
     losses = []
     for epoch in range(1, 41):
-        result = engine.train_one_epoch(
+        result = loop.train_one_epoch(
             model, loader, NORMALIZE, nn.CrossEntropyLoss(), optimizer, LOG, epoch=epoch, num_epochs=40
         )
         losses.append(result.loss)
@@ -230,7 +230,7 @@ def test_gradients_that_are_not_finite_stop(make_loader):
         with pytest.raises(
             CaitError, match="the norm of the gradients is (inf|nan) at epoch 1, step 0.* that of head.weight"
         ):
-            engine.train_one_epoch(
+            loop.train_one_epoch(
                 model, make_loader(5), NORMALIZE, criterion, optimizer, LOG, epoch=1, num_epochs=1, grad_clip=grad_clip
             )
     assert all(np.array_equal(left, right) for left, right in zip(before, weights_of(model)))
@@ -281,7 +281,7 @@ def test_the_accuracy_of_training_is_against_the_labels(make_loader):
         return mixup(images, labels, rng)
 
     optimizer = adamw(model, 0.0)
-    result = engine.train_one_epoch(
+    result = loop.train_one_epoch(
         model, make_loader(5), NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=1, num_epochs=1, mix=mix
     )
     assert result.acc1 == 1.0 and result.loss > 1.5
@@ -293,7 +293,7 @@ def test_an_epoch_goes_on_within_it(make_loader, accum_iter, batch_size, stop):
 
     def run(model, optimizer, **options):
         mix = Mixup(10, 0.8, 1.0)
-        return engine.train_one_epoch(
+        return loop.train_one_epoch(
             model, make_loader(batch_size), NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=2,
             num_epochs=3, accum_iter=accum_iter, mix=mix, seed=3, **options,
         )  # fmt: skip
@@ -373,7 +373,7 @@ def test_a_step_waits_for_the_device_once(make_loader, reads):
     optimizer.set_lr(1e-2)
     options = {"mix": mix, "after_step": after_step, "accum_iter": 2, "grad_clip": 1e-3, "report_freq": 100}
     loader = make_loader(1)
-    engine.train_one_epoch(
+    loop.train_one_epoch(
         model, loader, NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=1, num_epochs=3, **options
     )
     assert len(seen) == 5 and [after - before for before, after in zip(seen[1:], seen[2:])] == [1, 1, 1]

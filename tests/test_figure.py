@@ -17,7 +17,7 @@ NAME = "中文类别"
 DRAW = """
 import logging, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-import cait.figure as figure
+import cait.records.figure as figure
 figure.CHINESE_FONTS = tuple(sys.argv[3:]) or figure.CHINESE_FONTS
 for _ in range(2):
     with figure.picture(sys.argv[2], 2, 1) as made:
@@ -36,7 +36,7 @@ def draw(cache: pathlib.Path, *fonts: str) -> tuple[bytes, str]:
 
 
 def is_chinese(font: dict) -> bool:
-    from cait.figure import CHINESE_FONTS
+    from cait.records.figure import CHINESE_FONTS
 
     return font["name"] in CHINESE_FONTS
 
@@ -73,7 +73,7 @@ def test_without_a_font_one_line_says_which_to_install(tmp_path):
 def test_other_warnings_are_not_lost(tmp_path):
     import warnings
 
-    from cait.figure import picture
+    from cait.records.figure import picture
 
     with pytest.warns(UserWarning, match="something else"), picture(tmp_path / "a.png", 1, 1):
         warnings.warn("something else", UserWarning, stacklevel=1)

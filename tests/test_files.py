@@ -9,7 +9,7 @@ import pytest
 
 from cait import files
 from cait.errors import CaitError
-from cait.temporary import temporary_beside
+from cait.files.temporary import temporary_beside
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -12,16 +12,18 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import download, files, jobs
-from cait.checkpoint import load_tensors, save_checkpoint, save_weights
-from cait.confusion import write_confusion
-from cait.data.digits import write_digits
-from cait.data.lite import write_lite
+from cait import files
+from cait.data.prepare.digits import write_digits
+from cait.data.prepare.lite import write_lite
 from cait.deploy.export import build_description, export
 from cait.errors import CaitError
-from cait.exchange import write_any
-from cait.figure import picture
-from cait.results import write_reprod_log, write_results
+from cait.records.figure import picture
+from cait.records.predictions import write_reprod_log, write_results
+from cait.train import jobs
+from cait.train.confusion import write_confusion
+from cait.weights import download
+from cait.weights.convert import write_any
+from cait.weights.load import load_tensors, save_checkpoint, save_weights
 from conftest import CLASS_NAMES
 from test_checkpoint import small_model
 
@@ -137,7 +139,7 @@ def test_training_on_a_full_disk_ends_with_its_checkpoint_intact(tiny_config, tm
         with full_disk():
             return save_checkpoint(*arguments, **options)
 
-    monkeypatch.setattr("cait.training.save_checkpoint", save)
+    monkeypatch.setattr("cait.train.training.save_checkpoint", save)
     with pytest.raises(CaitError, match=r"run/\.?\S+\.pd\w+: cannot be written \(file too large\)"):
         jobs.run(tiny_config(TRAIN__NUM_EPOCHS=4))
     progress = load_tensors(folder / "latest.pdstates")["progress"]

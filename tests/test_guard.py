@@ -6,7 +6,7 @@ import pytest
 from paddle import nn
 from paddle.nn.utils import clip_grad_norm_
 
-from cait.guard import clip_gradients, explain, first_layer_not_finite, gradient_norm
+from cait.train.not_finite import clip_gradients, explain, first_layer_not_finite, gradient_norm
 from test_optim import small_model
 
 

@@ -9,15 +9,15 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cait import checkpoint as ckpt
-from cait import convert
-from cait.checkpoint_record import append_record, read_record
 from cait.errors import CaitError
-from cait.input_record import METADATA, in_record, read_input, record_of
-from cait.optim import adamw
-from cait.position_embedding import resize_pos_embed
-from cait.safetensors_file import read_metadata
+from cait.train.optim import adamw
 from cait.variants import list_models
+from cait.weights import layout
+from cait.weights import load as ckpt
+from cait.weights.input_record import METADATA, in_record, read_input, record_of
+from cait.weights.position_embedding import resize_pos_embed
+from cait.weights.safetensors_file import read_metadata
+from cait.weights.trailer import append_record, read_record
 from cait.zoo import create_model, model_of_yaml, variant_config, variant_record
 from conftest import ROOT, run_python
 from test_checkpoint import assert_equal_weights, small_model, trained
@@ -72,7 +72,7 @@ def test_the_same_grid_returns_as_it_was(tmp_path, kind):
 
 
 def test_every_file_of_a_run_has_the_record(tmp_path):
-    from cait.ema import ModelEma
+    from cait.train.ema import ModelEma
 
     model, optimizer = trained()
     model.pixel_stats = [0.5, 0.4, 0.3], [0.2, 0.3, 0.1]
@@ -190,7 +190,7 @@ def test_a_record_that_contradicts_its_tensors_is_refused(tmp_path, change, word
         paddle.save(model.state_dict(), str(file))
         append_record(file, {"input": facts})
     else:
-        tensors = convert.transpose_linear({name: value.numpy() for name, value in model.state_dict().items()})
+        tensors = layout.transpose_linear({name: value.numpy() for name, value in model.state_dict().items()})
         save_file(tensors, file, {METADATA: json.dumps(facts)})
     with pytest.raises(CaitError, match=words):
         ckpt.load_weights(small_model(image_size=TALL), file)
@@ -229,7 +229,7 @@ def test_weights_that_are_resumed_alone_say_how_they_were_taken(tmp_path):
 def test_converted_weights_of_a_published_variant_get_the_record_of_it(tmp_path):
     model = create_model("cait_xxs24_224")
     tensors = {name: value.numpy() for name, value in model.state_dict().items()}
-    save_file(convert.transpose_linear(tensors), tmp_path / "theirs.safetensors")
+    save_file(layout.transpose_linear(tensors), tmp_path / "theirs.safetensors")
     words = [tmp_path / "theirs.safetensors", "--output", tmp_path / "a.pdparams"]
     assert run_python(SCRIPT, *words).returncode == 0
     assert read_input(tmp_path / "a.pdparams", {}) is None

@@ -12,10 +12,11 @@ import paddle
 import pytest
 import yaml
 
-from cait import device, jobs, start
-from cait.checkpoint import load_tensors
-from cait.config import make_config
+from cait.config.read import make_config
 from cait.errors import CaitError, UsageError
+from cait.machine import device
+from cait.train import jobs, start
+from cait.weights.load import load_tensors
 
 
 def rows_of(folder):

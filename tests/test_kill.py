@@ -12,9 +12,9 @@ import time
 import numpy as np
 import pytest
 
-from cait import jobs
-from cait.checkpoint import load_tensors
-from cait.stops import STOPS
+from cait.command.stops import STOPS
+from cait.train import jobs
+from cait.weights.load import load_tensors
 from conftest import MAIN, ROOT, run_python
 from test_jobs import assert_same_weights, rows_of, without_timing
 

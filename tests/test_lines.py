@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
-from cait.command import outcome
+from cait.command.run import outcome
 from cait.data.image_files import to_stderr
-from cait.deploy.uploads import UploadError
 from cait.errors import CaitError, UsageError
 from cait.lines import one_line
-from cait.log import open_log
-from cait.results import result_line
+from cait.records.log import open_log
+from cait.records.predictions import result_line
+from cait.serve.uploads import UploadError
 from conftest import ROOT, run_python
 
 EVIL = "a\x1b[2J\x1b]0;title\x07\r\nerror: forged \u202egpj.\x9b31m\udcff\u2028.png"

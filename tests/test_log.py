@@ -14,7 +14,7 @@ from conftest import ROOT, run_python
 CODE = """
 import pathlib, sys, time
 sys.path.insert(0, "CaiT")
-from cait.log import open_log, progress
+from cait.records.log import open_log, progress
 log = open_log(pathlib.Path(sys.argv[1]))
 for item in progress(range(5), log, 5, "Pred"):
     log.info("item %d", item)

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import losses
+from cait.train import losses
 
 LOGITS = paddle.to_tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
 LABELS = paddle.to_tensor([0, 2])
@@ -78,8 +78,8 @@ def test_distillation_from_oneself():
 
 
 def test_training_smooths_labels_as_the_config_says(tiny_config, tmp_path):
-    from cait import jobs
-    from cait.metrics import read_metrics
+    from cait.records.metrics import read_metrics
+    from cait.train import jobs
 
     values = []
     for smoothing in (0.0, 0.5):

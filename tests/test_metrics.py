@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cait.errors import CaitError
-from cait.metrics import plot_learning_curves, read_metrics, write_metrics
+from cait.records.metrics import plot_learning_curves, read_metrics, write_metrics
 
 ROWS = [
     {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "train_acc1": 0.1},

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from cait.data.mixup import Mixup, cutmix, plain_labels
-from cait.losses import smooth_labels
+from cait.train.losses import smooth_labels
+from cait.train.mixup import Mixup, cutmix, plain_labels
 from conftest import GOLDEN
 
 LABELS = paddle.to_tensor(np.arange(8) % 10)

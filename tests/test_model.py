@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from cait import create_model, list_models
-from cait.align_golden import golden_images, load_golden_weights
+from cait.align.golden import golden_images, load_golden_weights
 from cait.model import CaiT, DropPath, TalkingHeadsAttention
 from conftest import GOLDEN
 

@@ -7,10 +7,10 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-from cait.align_golden import load_golden_weights
+from cait.align.golden import load_golden_weights
 from cait.errors import CaitError
 from cait.model import CaiT
-from cait.optim import (
+from cait.train.optim import (
     FROZEN,
     adamw,
     freeze,

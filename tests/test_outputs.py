@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cait.command.outputs import KINDS, check_output, check_outputs
 from cait.doctor import report
 from cait.errors import UsageError
-from cait.outputs import KINDS, check_output, check_outputs
-from cait.results import write_reprod_log, write_results
+from cait.records.predictions import write_reprod_log, write_results
 from conftest import run_python
 
 pytestmark = pytest.mark.any_paddle
@@ -33,7 +33,7 @@ def write_ours(path, tiny_weights):
     elif path.suffix == ".svg":
         path.write_text('<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>\n')
     else:
-        from cait.exchange import read_any, write_any
+        from cait.weights.convert import read_any, write_any
 
         write_any(read_any(tiny_weights[2]), path)
 

@@ -60,12 +60,12 @@ def test_an_unknown_variant_is_an_error(installed, tmp_path):
 
 
 def test_the_page_of_the_service_is_installed(installed):
-    names = {path.name for path in (ROOT / "CaiT" / "cait" / "deploy" / "page").iterdir()}
-    assert {path.name for path in (installed / "cait" / "deploy" / "page").iterdir()} == names
+    names = {path.name for path in (ROOT / "CaiT" / "cait" / "serve" / "page").iterdir()}
+    assert {path.name for path in (installed / "cait" / "serve" / "page").iterdir()} == names
 
 
 def test_importing_cait_does_not_import_paddle():
-    code = "import sys; sys.path.insert(0, 'CaiT'); import cait, cait.cli; assert 'paddle' not in sys.modules"
+    code = "import sys; sys.path.insert(0, 'CaiT'); import cait, cait.config.flags; assert 'paddle' not in sys.modules"
     assert run_python("-c", code).returncode == 0
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait.data.digits import NAMES
 from cait.data.labels import IMAGENET1K, read_class_names
+from cait.data.prepare.digits import NAMES
 from cait.deploy.bundle import read_description
 from cait.deploy.classify import Reader
 from serving import DESCRIPTION, FakePredictor, ask, command, served

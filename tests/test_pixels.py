@@ -8,11 +8,11 @@ from PIL import Image
 
 from cait.bench.input import MemorySource
 from cait.bench.photos import photos
-from cait.compiled import CannotBuild
 from cait.data import pixels
 from cait.data.augment import OPERATIONS, ColorJitter, RandomErasing, parse_rand_augment
 from cait.data.dataset import ImageDataset
 from cait.data.transforms import EvalTransform, TrainTransform
+from cait.machine.compiled import CannotBuild
 
 BICUBIC, FILL = Image.Resampling.BICUBIC, (124, 116, 104)
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from cait import plain_pickle
+from cait.files import plain_pickle
 
 SHARED = ["shared"]
 VALUES = [

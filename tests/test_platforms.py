@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cait.processor import peak_mb
+from cait.machine.processor import peak_mb
 from conftest import MAIN, ROOT
 
 # Paddle comes first, which may need such modules itself where they are.

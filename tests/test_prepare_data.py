@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait.data.digits import write_digits
-from cait.data.imagenet_lists import write_lists
 from cait.data.labels import imagenet1k_wordnet_ids
+from cait.data.prepare.digits import write_digits
+from cait.data.prepare.imagenet_lists import write_lists
 from cait.errors import CaitError, UsageError
 from conftest import ROOT, run_python
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from cait.distributed.launch import must_start, share_cores, start
 from cait.errors import UsageError
-from cait.processes import must_start, share_cores, start
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_exit_code_is_that_of_the_one_that_failed(environment, tmp_path, cod
 
 
 def test_a_process_that_hangs_is_ended(environment, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("cait.processes.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("cait.distributed.launch.GRACE_SECONDS", 0.2)
     script = tmp_path / "script.py"
     script.write_text("import os, time; os.environ['PADDLE_TRAINER_ID'] == '1' and os._exit(5); time.sleep(60)")
     assert start([str(script)], 2) == 5

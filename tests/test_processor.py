@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cait.processor import AVX512, processor_fields, usable_cores, use_avx512_on_amd
+from cait.machine.processor import AVX512, processor_fields, usable_cores, use_avx512_on_amd
 
 FLAGS = " ".join(sorted(AVX512))
 

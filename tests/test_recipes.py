@@ -3,13 +3,13 @@ images, on digits laid out as ImageNet."""
 
 import pytest
 
-from cait import jobs, training
-from cait.align_golden import load_golden_weights
-from cait.checkpoint import save_weights
-from cait.cli import parse_command
-from cait.config import make_config, read_yaml
-from cait.data.lite import write_lite
+from cait.align.golden import load_golden_weights
+from cait.config.flags import parse_command
+from cait.config.read import make_config, read_yaml
+from cait.data.prepare.lite import write_lite
 from cait.deploy.export import build_description, export
+from cait.train import jobs, training
+from cait.weights.load import save_weights
 from cait.zoo import build_model
 from conftest import ROOT
 from test_jobs import rows_of

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from cait.confusion import write_confusion
-from cait.results import read_results, write_results
+from cait.records.predictions import read_results, write_results
+from cait.train.confusion import write_confusion
 from harness import compare, steps
 
 NAME = "爱尔兰雪达犬, красный"

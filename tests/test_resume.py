@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from cait import jobs
-from cait.checkpoint_files import check_can_resume
 from cait.errors import CaitError, UsageError
+from cait.train import jobs
+from cait.weights.files import check_can_resume
 from test_jobs import assert_same_weights, rows_of, without_timing
 
 KEPT = (

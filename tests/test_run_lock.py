@@ -13,14 +13,15 @@ import time
 
 import pytest
 
-from cait import jobs, run_lock
 from cait.errors import CaitError
-from cait.run_lock import FolderInUse, held, lock_file
+from cait.files import folder_lock
+from cait.files.folder_lock import FolderInUse, held, lock_file
+from cait.train import jobs
 from conftest import MAIN, ROOT, run_python
 
 HOLD = """
 import pathlib, sys, time
-from cait.run_lock import held
+from cait.files.folder_lock import held
 with held(pathlib.Path(sys.argv[1]), sys.argv[2]) as note:
     assert note == ""
     {fork}
@@ -85,7 +86,7 @@ def test_a_run_may_be_evaluated_while_it_trains_but_by_one_at_a_time(tiny_config
 @pytest.mark.parametrize("output", ["run", ""])
 def test_every_training_holds_its_folder_to_its_end(tiny_config, tmp_path, monkeypatch, output):
     """From before the check that it is free, so that no other run can come between the two."""
-    from cait import training
+    from cait.train import training
 
     monkeypatch.chdir(tmp_path)
     seen = []
@@ -129,7 +130,10 @@ def test_the_lock_is_not_given_up_by_a_refusal(tmp_path):
 
 def try_to_hold(folder):
     """What another process is told."""
-    words = "import sys, pathlib; from cait.run_lock import held\nwith held(pathlib.Path(sys.argv[1]), 'train'): pass"
+    words = (
+        "import sys, pathlib; from cait.files.folder_lock import held\n"
+        "with held(pathlib.Path(sys.argv[1]), 'train'): pass"
+    )
     return run_python("-c", words, folder, cwd=ROOT / "CaiT").stderr
 
 
@@ -138,7 +142,7 @@ def test_of_many_that_start_together_one_at_a_time_holds_the_folder(tmp_path):
     words = """
 import os, pathlib, sys, time
 from cait.errors import CaitError
-from cait.run_lock import held
+from cait.files.folder_lock import held
 folder, end, wins = pathlib.Path(sys.argv[1]), time.monotonic() + 1, 0
 while time.monotonic() < end:
     try:
@@ -164,13 +168,13 @@ def no_locks(monkeypatch, code):
     def lockf(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(run_lock.fcntl, "lockf", lockf)
+    monkeypatch.setattr(folder_lock.fcntl, "lockf", lockf)
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, None])
 def test_where_there_are_no_locks_nobody_is_refused(tmp_path, monkeypatch, code):
     if code is None:
-        monkeypatch.setattr(run_lock, "fcntl", None)
+        monkeypatch.setattr(folder_lock, "fcntl", None)
     else:
         no_locks(monkeypatch, code)
     with held(tmp_path, "train") as note, held(tmp_path, "train"):
@@ -185,7 +189,9 @@ def test_a_run_without_a_lock_says_so_in_one_line(tiny_config, tmp_path, monkeyp
 
 
 def test_a_platform_without_record_locks_imports_the_module():
-    words = "import sys; sys.modules['fcntl'] = None; from cait import run_lock; assert run_lock.fcntl is None"
+    words = (
+        "import sys; sys.modules['fcntl'] = None; from cait.files import folder_lock; assert folder_lock.fcntl is None"
+    )
     assert run_python("-c", words, cwd=ROOT / "CaiT").stderr == ""
 
 
@@ -230,7 +236,7 @@ def test_who_waits_gets_the_folder_when_the_job_there_ends(tmp_path):
         thread.start()
         with pytest.raises(FolderInUse), held(tmp_path, "build"):
             pass
-        time.sleep(3 * run_lock.POLL_SECONDS)
+        time.sleep(3 * folder_lock.POLL_SECONDS)
         order.append("first")
     thread.join()
     assert order == ["first", "second"] and not content(tmp_path)

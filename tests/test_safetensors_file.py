@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 import hostile
 from cait.errors import CaitError
-from cait.safetensors_file import read_safetensors
+from cait.weights.safetensors_file import read_safetensors
 from conftest import GOLDEN
 
 

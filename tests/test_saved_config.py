@@ -2,10 +2,10 @@
 
 import pytest
 
-from cait import config as cfg
-from cait import jobs
+from cait.config import read as cfg
+from cait.config.saved import changes_since, check_replaceable, save_config
 from cait.errors import UsageError
-from cait.saved_config import changes_since, check_replaceable, save_config
+from cait.train import jobs
 
 
 def test_a_saved_config_loads_as_it_was(tmp_path):

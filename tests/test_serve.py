@@ -20,9 +20,9 @@ import serve_load
 from cait.deploy.bundle import read_description
 from cait.deploy.bundle_schema import CLASS_ATTENTION
 from cait.deploy.classify import Reader
-from cait.deploy.inference_engine import Engine
+from cait.deploy.engine import Engine
 from cait.deploy.predictor import Predictor
-from cait.results import read_results
+from cait.records.predictions import read_results
 from conftest import ROOT, run_python
 from serve_load import form, post
 from serving import SCRIPT, ask, ask_about, command, counted, resident_mb

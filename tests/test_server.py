@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait.deploy import server, server_run
 from cait.deploy.classify import Reader
-from cait.deploy.samples import MAX_SAMPLES, read_samples
-from cait.deploy.server_schema import Answer, ModelInfo, Problem
 from cait.errors import CaitError
+from cait.serve import app, http_server
+from cait.serve.samples import MAX_SAMPLES, read_samples
+from cait.serve.schema import Answer, ModelInfo, Problem
 from serve_load import form, post
 from serving import DESCRIPTION, SETTINGS, FakePredictor, ask, ask_about, connected, counted, received, served
 
@@ -269,7 +269,7 @@ def test_a_body_that_is_too_large_is_refused(plain):
 
 
 def test_bodies_together_take_bounded_memory():
-    most, at_a_time = SETTINGS["max_upload_bytes"], server.BODIES_AT_A_TIME
+    most, at_a_time = SETTINGS["max_upload_bytes"], app.BODIES_AT_A_TIME
     with served() as (address, *_):
         callers = [connected(address) for _ in range(at_a_time)]
         try:
@@ -380,23 +380,23 @@ def test_what_was_taken_in_is_answered_before_the_end():
 
 
 def test_addresses():
-    with server_run.open_socket("127.0.0.1", 0) as taken:
+    with http_server.open_socket("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        assert server_run.is_loopback(taken) and server_run.address_of(taken) == f"http://127.0.0.1:{port}/"
+        assert http_server.is_loopback(taken) and http_server.address_of(taken) == f"http://127.0.0.1:{port}/"
         with pytest.raises(CaitError, match=rf"127.0.0.1:{port}: cannot listen there .*--port=0 takes any free one"):
-            server_run.open_socket("127.0.0.1", port)
-        assert server_run.addresses_for_others(taken) == []
+            http_server.open_socket("127.0.0.1", port)
+        assert http_server.addresses_for_others(taken) == []
     with pytest.raises(CaitError, match="cannot listen there"):
-        server_run.open_socket("192.0.2.1", 0)  # kept for documentation: nobody's
+        http_server.open_socket("192.0.2.1", 0)  # kept for documentation: nobody's
 
 
 @pytest.mark.parametrize("host, here", [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
 def test_a_service_that_listens_everywhere_tells_addresses_that_can_be_opened(host, here):
-    with contextlib.suppress(CaitError), server_run.open_socket(here.strip("[]"), 0):
-        with server_run.open_socket(host, 0) as listener:
+    with contextlib.suppress(CaitError), http_server.open_socket(here.strip("[]"), 0):
+        with http_server.open_socket(host, 0) as listener:
             port = listener.getsockname()[1]
-            assert not server_run.is_loopback(listener)
-            addresses = [server_run.address_of(listener), *server_run.addresses_for_others(listener)]
+            assert not http_server.is_loopback(listener)
+            addresses = [http_server.address_of(listener), *http_server.addresses_for_others(listener)]
             assert addresses[0] == f"http://{here}:{port}/" and here not in "".join(addresses[1:])
             for address in addresses:
                 assert address.endswith(f":{port}/")
@@ -407,9 +407,9 @@ def test_a_service_that_listens_everywhere_tells_addresses_that_can_be_opened(ho
 
 
 def test_the_start_tells_how_others_get_here(monkeypatch):
-    with server_run.open_socket("127.0.0.1", 0) as listener:
-        assert "add --host=0.0.0.0 and a token" in server_run.how_to_reach(listener)
+    with http_server.open_socket("127.0.0.1", 0) as listener:
+        assert "add --host=0.0.0.0 and a token" in http_server.how_to_reach(listener)
     for others, words in (["http://192.0.2.7:80/"], "network: http://192.0.2.7:80/"), ([], "this computer's address"):
-        monkeypatch.setattr(server_run, "addresses_for_others", lambda listener, others=others: others)
-        with server_run.open_socket("0.0.0.0", 0) as listener:
-            assert words in server_run.how_to_reach(listener)
+        monkeypatch.setattr(http_server, "addresses_for_others", lambda listener, others=others: others)
+        with http_server.open_socket("0.0.0.0", 0) as listener:
+            assert words in http_server.how_to_reach(listener)

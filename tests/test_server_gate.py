@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cait.deploy import server_run
-from cait.deploy.server_gate import Hosts, host_name
+from cait.serve import http_server
+from cait.serve.gate import Hosts, host_name
 from serve_load import form
 from serving import ask, connected, received, served
 from test_server import DARK
@@ -58,8 +58,8 @@ def test_callers_of_http_1_0_need_no_host(plain):
 
 def test_who_listens_for_others_goes_by_every_address_and_its_name(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "Attic")
-    with server_run.open_socket("0.0.0.0", 0) as listener:
-        hosts = server_run.hosts(listener, [])
+    with http_server.open_socket("0.0.0.0", 0) as listener:
+        hosts = http_server.hosts(listener, [])
     for host in (b"192.168.1.20:8000", b"[fe80::1]:8000", b"attic", b"attic.local", b"localhost"):
         assert hosts.allows(host), host
     assert not hosts.allows(b"evil.example") and hosts.allows(b"a b") is None

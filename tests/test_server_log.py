@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from cait.deploy import server_log
-from cait.deploy.server_log import Bounded, Tally
+from cait.serve import access_log
+from cait.serve.access_log import Bounded, Tally
 
 pytestmark = pytest.mark.any_paddle
 
@@ -32,7 +32,7 @@ def test_a_period_has_so_many_records_and_the_next_one_says_what_was_left_out(lo
     for number in range(1000):
         logger.error("fault %d", number)
     assert stream.getvalue() == "ERROR: fault 0\nERROR: fault 1\nERROR: fault 2\n"
-    clock.now = server_log.PERIOD_SECONDS
+    clock.now = access_log.PERIOD_SECONDS
     logger.error("another")
     words = "WARNING: 997 more messages were left out; no more than 3 a minute are written"
     assert stream.getvalue().splitlines()[3:] == [words, "ERROR: another"]
@@ -50,7 +50,7 @@ def test_a_record_is_cut_and_steers_no_terminal(logged):
     except ValueError:
         logger.exception("it failed")
     text = stream.getvalue()
-    assert len(text) < server_log.MAX_CHARACTERS + 200 and "characters left out" in text
+    assert len(text) < access_log.MAX_CHARACTERS + 200 and "characters left out" in text
     assert "Traceback (most recent call last):\n" in text and "\x1b" not in text
 
 
@@ -63,7 +63,7 @@ def test_what_callers_do_wrong_is_one_line_a_minute(caplog):
     tally.add("late")
     assert not caplog.messages
     for _ in range(3):
-        clock.now += server_log.PERIOD_SECONDS
+        clock.now += access_log.PERIOD_SECONDS
         tally.tell()
     assert caplog.messages == ["connections refused or closed in the last 60 seconds: invalid: 500, late: 1"]
 
@@ -71,7 +71,7 @@ def test_what_callers_do_wrong_is_one_line_a_minute(caplog):
 def test_the_service_opens_it(monkeypatch):
     root, stream = logging.RootLogger(logging.WARNING), io.StringIO()
     monkeypatch.setattr(logging, "root", root)
-    server_log.open_log(stream)
+    access_log.open_log(stream)
     for number in range(100):
         root.error("fault %d", number)
-    assert len(stream.getvalue().splitlines()) == server_log.RECORDS
+    assert len(stream.getvalue().splitlines()) == access_log.RECORDS

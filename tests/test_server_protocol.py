@@ -15,8 +15,8 @@ import urllib.parse
 import pytest
 
 import attackers
-from cait.deploy.samples import Sample
-from cait.deploy.server_connections import Bounds
+from cait.serve.connections import Bounds
+from cait.serve.samples import Sample
 from conftest import ROOT
 from serve_load import form, post
 from serving import ask, ask_about, connected, counted, received, served
@@ -237,4 +237,4 @@ def test_what_callers_break_off_or_do_wrong_is_no_line_of_the_log(caplog):
             answer_to(address, data)
         wait_until(lambda: service.images_inside == 0)
         assert ask_about(address, DARK)[0] == 200
-    assert [record.getMessage() for record in caplog.records if record.name != "cait.deploy.server_log"] == []
+    assert [record.getMessage() for record in caplog.records if record.name != "cait.serve.access_log"] == []

@@ -7,11 +7,11 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cait.checkpoint import load_tensors, load_weights, read_weights
-from cait.convert import transpose_linear
 from cait.errors import CaitError
-from cait.exchange import model_of, read_any
-from cait.state_dict import PREFIXES, WRAPPERS, named_tensors
+from cait.weights.convert import model_of, read_any
+from cait.weights.layout import transpose_linear
+from cait.weights.load import load_tensors, load_weights, read_weights
+from cait.weights.state_dict import PREFIXES, WRAPPERS, named_tensors
 from conftest import GOLDEN
 
 TIMM_STYLE = GOLDEN / "tiny_timm_style.safetensors"

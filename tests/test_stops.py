@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from cait import processes
-from cait.stops import STOPS
+from cait.command.stops import STOPS
+from cait.distributed import launch
 from conftest import ROOT, SCRIPTS
 
 START = """
 import os, sys, signal, time, pathlib
 sys.path.insert(0, "CaiT")
-from cait import stops
-from cait.command import run_command
+from cait.command import stops
+from cait.command.run import run_command
 
 def main():
     print("ready", flush=True)
@@ -226,7 +226,7 @@ def test_a_launcher_says_of_a_stop_once_for_all(tmp_path, capsys, monkeypatch):
     handlers = {number: signal.getsignal(number) for number in STOPS}
     (tmp_path / "script.py").write_text(SCRIPT)
     try:
-        assert processes.start([str(tmp_path / "script.py")], 2) == 143
+        assert launch.start([str(tmp_path / "script.py")], 2) == 143
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

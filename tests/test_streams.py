@@ -8,13 +8,14 @@ import sys
 
 import pytest
 
-from cait import log, streams
+from cait.command import streams
+from cait.records import log
 from conftest import ROOT
 
 CODE = """
 import os, sys
 sys.path.insert(0, "CaiT")
-from cait.command import run_command
+from cait.command.run import run_command
 
 def main():
     for number in range(int(sys.argv[2])):

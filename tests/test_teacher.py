@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import teacher
 from cait.errors import CaitError, UsageError
-from cait.teacher import OnnxTeacher, build_teacher
+from cait.train import teacher
+from cait.train.teacher import OnnxTeacher, build_teacher
 
 
 @pytest.fixture

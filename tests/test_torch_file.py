@@ -12,7 +12,7 @@ import pytest
 
 import hostile
 from cait.errors import CaitError
-from cait.torch_file import _rebuild_tensor, _Storage, read_torch_file
+from cait.weights.torch_file import _rebuild_tensor, _Storage, read_torch_file
 from conftest import GOLDEN
 
 FB_STYLE = GOLDEN / "tiny_fb_style.pth"

@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from cait import jobs
-from cait.checkpoint import load_tensors
 from cait.data.build import build_loaders
 from cait.errors import CaitError, UsageError
-from cait.optim import FROZEN
+from cait.train import jobs
+from cait.train.optim import FROZEN
+from cait.weights.load import load_tensors
 from test_jobs import assert_same_weights, rows_of, without_timing
 from test_kill import WHOLE_RECIPE
 
@@ -137,7 +137,7 @@ class Stop(BaseException):
 @pytest.fixture
 def stopped(tiny_config, tmp_path, monkeypatch):
     """The folder of a run that was stopped after its first step, saved there."""
-    from cait import training
+    from cait.train import training
 
     save = training._Run.save
 

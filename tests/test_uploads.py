@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cait.deploy.uploads import Limits, Request, Upload, UploadError, parse_request
+from cait.serve.uploads import Limits, Request, Upload, UploadError, parse_request
 from serve_load import BOUNDARY, form
 
 pytestmark = pytest.mark.any_paddle

@@ -8,16 +8,16 @@ import paddle
 import pytest
 from PIL import Image
 
-from cait.align_golden import load_golden_weights
-from cait.config import make_config, read_yaml
+from cait.align.golden import load_golden_weights
+from cait.config.read import make_config, read_yaml
+from cait.config.saved import save_config
 from cait.data.image_files import spread
 from cait.deploy.bundle_schema import CLASS_ATTENTION
+from cait.deploy.engine import Engine
 from cait.deploy.export import build_description
-from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor
 from cait.errors import CaitError, UsageError
-from cait.metrics import write_metrics
-from cait.saved_config import save_config
+from cait.records.metrics import write_metrics
 from cait.visualize import OF_IMAGES, draw, job, maps, sources
 from cait.zoo import build_model
 from conftest import CLASS_NAMES, ROOT, run_python

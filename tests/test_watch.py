@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait import jobs, training
-from cait.checkpoint import load_tensors
-from cait.device import why_no_profiler
 from cait.errors import CaitError, UsageError
-from cait.watch import StepProfiler, write_scalars
+from cait.machine.device import why_no_profiler
+from cait.records.monitor import StepProfiler, write_scalars
+from cait.train import jobs, training
+from cait.weights.load import load_tensors
 from test_jobs import rows_of
 
 
@@ -108,8 +108,8 @@ def test_a_few_steps_are_profiled(tiny_config, tmp_path):
 
 
 def test_a_profile_that_cannot_be_had_is_one_sentence(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("cait.device.paddle.device.is_compiled_with_cuda", lambda: True)
-    monkeypatch.setattr("cait.device.paddle.device.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("cait.machine.device.paddle.device.is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr("cait.machine.device.paddle.device.cuda.device_count", lambda: 0)
     with pytest.raises(UsageError, match="PROFILE_STEPS: this PaddlePaddle is built for GPUs and finds none, and"):
         jobs.run(tiny_config(PROFILE_STEPS=1))
     assert not (tmp_path / "run").exists()

@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from cait import watchdog_process
+from cait.distributed import watchdog_process
 from conftest import ROOT
 
 pytestmark = pytest.mark.any_paddle
 PROCESS = """
 import ctypes, json, os, sys, time
-from cait import watchdog
+from cait.distributed import watchdog
 rank, port, steps, beat = (json.loads(word) for word in sys.argv[1:])
 watchdog.BEAT_SECONDS, watchdog.DELIVERY_SECONDS = beat, 1.0
 dog = watchdog.Watchdog(rank, 2, rank == 0, 1.5)

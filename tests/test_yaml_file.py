@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 import hostile
-from cait import yaml_file
-from cait.config import parse_override, read_yaml
+from cait.config.read import parse_override, read_yaml
 from cait.errors import UsageError, shown
+from cait.files import yaml_file
 
 TEXTS = dict(hostile.yaml_texts())
 SLOW_IN_PYTHON = ("many values", "many keys", "a long value")  # without libyaml: seconds

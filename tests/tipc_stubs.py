@@ -44,7 +44,7 @@ EXPORT = (
     HEAD
     + """
 from cait.deploy.bundle import Description, write_description
-from cait.digest import sha256_of
+from cait.files.digest import sha256_of
 folder = pathlib.Path(given["--save-inference-dir"])
 if broken != "export":
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ import importlib
 import os
 import zlib  # noqa: F401  (before Paddle: 2.6 exports its own zlib's symbols, and a zlib module loaded later crashes)
 
-from cait.processor import use_avx512_on_amd
-from cait.requirement import require_paddle
+from cait.machine.processor import use_avx512_on_amd
+from cait.machine.requirement import require_paddle
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""Errors a user can cause; `cait.command` ends a command on them with one sentence and their exit code."""
+"""Errors a user can cause; `cait.command.run` ends a command on them with one sentence and their exit code."""
 
 import reprlib
 from collections.abc import Sequence

@@ -6,13 +6,13 @@ import os
 
 from yacs.config import CfgNode
 
-from cait.checkpoint import load_weights
-from cait.config import make_config, read_yaml
-from cait.convert import tensor_shapes
+from cait.config.read import make_config, read_yaml
 from cait.errors import UsageError
-from cait.input_record import InputRecord, build_record
 from cait.model import CaiT
 from cait.variants import list_models, variants_folder
+from cait.weights.input_record import InputRecord, build_record
+from cait.weights.layout import tensor_shapes
+from cait.weights.load import load_weights
 
 
 def variant_config(name: str) -> CfgNode:

@@ -7,8 +7,8 @@ import shlex
 import subprocess
 import sys
 
-from cait import stops
-from cait.arguments import ArgumentParser, output_file, path, text_path
+from cait.command import stops
+from cait.command.arguments import ArgumentParser, output_file, path, text_path
 from cait.errors import CaitError, UsageError
 from cait.files import user_path
 from harness import ROOT

@@ -7,9 +7,9 @@ import re
 from typing import NamedTuple
 
 from cait.deploy.bundle import read_description
-from cait.digest import sha256_of
 from cait.errors import CaitError
 from cait.files import CSV_ENCODING
+from cait.files.digest import sha256_of
 
 _LINE = re.compile(r"image_name: (.*), class_id: (\d+), class_name: (.*), prob: ([0-9.eE+-]+|nan|inf)")
 # Largest difference of the natural logarithm of a probability. In fp32 kernels differ in the order of sums, and logits

@@ -12,7 +12,7 @@ from harness import ROOT
 from harness.parameters import TRAINERS, Parameters
 from harness.rows import rows
 
-CONTENTS = "contents.json"  # as cait.data.lite writes it, which needs more than the harness
+CONTENTS = "contents.json"  # as cait.data.prepare.lite writes it, which needs more than the harness
 WEIGHTS = "weights"  # subfolder of the data that `prepare.sh` puts weights into
 SPEED_STEPS = 16  # of an epoch of the benchmark: collectors leave out the first 2, and 5 at either end of the others
 

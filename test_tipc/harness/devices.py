@@ -11,7 +11,7 @@ def num_gpus() -> int:
     """GPUs that PaddlePaddle can use."""
     import paddle  # seconds, and not needed for rows of the CPU
 
-    from cait.device import has_gpu
+    from cait.machine.device import has_gpu
 
     return paddle.device.cuda.device_count() if has_gpu() else 0
 
@@ -30,6 +30,6 @@ def why_not_infer(engine: Engine) -> str:
     """Why inference cannot run so here; empty if it can."""
     if not engine.use_gpu and engine.precision == "fp32":
         return why_never(engine)
-    from cait.deploy.inference_engine import why_not
+    from cait.deploy.engine import why_not
 
     return why_not(engine)

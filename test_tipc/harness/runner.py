@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from cait import stops
+from cait.command import stops
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder, write_text
 from harness import ROOT

@@ -1,4 +1,4 @@
-"""Mutates checkpoints and has `cait.torch_file` read them; anything but an answer or a CaitError is a finding.
+"""Mutates checkpoints and has `cait.weights.torch_file` read them; anything but an answer or a CaitError is a finding.
 
 See README.md beside this file.
 """
@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["cait", "pickletools", "zipfile"]):
     import zipfile
 
     from cait.errors import CaitError
-    from cait.torch_file import read_torch_file
+    from cait.weights.torch_file import read_torch_file
 
 import hostile  # noqa: E402
 

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 
 from cait.bench.measure import SCRIPTS, run_command_line, tell
-from cait.command import run_command
+from cait.command.run import run_command
 from cait.errors import CaitError
 
 GOLDEN = "golden"  # the checkpoint beside a bundle that was made without weights
@@ -57,7 +57,7 @@ def write_bundle(
 
 
 def _golden_model(model: str | pathlib.Path, **arguments: int):
-    from cait.align_golden import load_golden_weights
+    from cait.align.golden import load_golden_weights
     from cait.zoo import create_model, model_of_yaml
 
     made = create_model(model, **arguments) if isinstance(model, str) else model_of_yaml(model)
@@ -66,8 +66,8 @@ def _golden_model(model: str | pathlib.Path, **arguments: int):
 
 
 def _save_golden(variant: str | pathlib.Path, path: pathlib.Path, **arguments: int) -> None:
-    from cait.checkpoint import save_weights
-    from cait.checkpoint_files import WEIGHTS
+    from cait.weights.files import WEIGHTS
+    from cait.weights.load import save_weights
 
     save_weights(_golden_model(variant, **arguments), path.with_name(path.name + WEIGHTS))
 

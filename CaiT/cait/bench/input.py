@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cait.arguments import positive
 from cait.bench.measure import measure_in_turn, rate_of
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
+from cait.command.arguments import positive
 from cait.errors import UsageError
 
 SIZE, MEAN, STD = (224, 224), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

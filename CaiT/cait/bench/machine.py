@@ -6,7 +6,7 @@ import pathlib
 import platform
 from typing import Any
 
-from cait.processor import processor_fields, usable_cores
+from cait.machine.processor import processor_fields, usable_cores
 
 # What the processor may have that decides how fast it computes, by the kernel's names.
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")

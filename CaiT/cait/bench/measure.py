@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cait import stops
+from cait.command import stops
 from cait.errors import CaitError
 
 SCRIPTS = pathlib.Path(__file__).resolve().parents[2]  # the folder of the scripts, and of the package

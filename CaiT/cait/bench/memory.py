@@ -4,10 +4,10 @@ import argparse
 import pathlib
 import tempfile
 
-from cait.arguments import positive
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
 from cait.bench.step import Step, difference_of, measure_step
+from cait.command.arguments import positive
 
 CHUNK = 64
 OPTIONS = {

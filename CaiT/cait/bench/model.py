@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cait.arguments import path, positive
-from cait.bench.engine_process import EngineProcess
 from cait.bench.exported import timm_onnx, write_bundle
 from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, power_of_growth, tell
 from cait.bench.report import Report, Table
+from cait.bench.runtime_client import EngineProcess
+from cait.command.arguments import path, positive
 from cait.errors import CaitError
-from cait.processor import usable_cores
+from cait.machine.processor import usable_cores
 
 ROOT = SCRIPTS.parent
 VARIANT, PRECISIONS = "cait_xxs24_224", ("fp32", "bf16")
@@ -161,7 +161,7 @@ def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_si
 def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: list[str]) -> list[Table]:
     """Largest difference of a fused fp32 logit from the model's, and images of the demo that bf16 sees otherwise."""
     from cait.bench.exported import reference_logits
-    from cait.deploy.inference_engine import Engine
+    from cait.deploy.engine import Engine
     from cait.deploy.predictor import Predictor
 
     differences = []
@@ -178,7 +178,7 @@ def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: li
     if not report.is_file():
         notes.append(f"{report} is not there, so that bf16 was not compared on the demo's images: make demo.")
         return tables
-    from cait.align_deploy import deployment_rows
+    from cait.align.parity import deployment_rows
 
     run = ROOT / json.loads(report.read_text())["run"]
     bundle = write_bundle(models.folder / "demo-bf16", run / "config.yaml", "bf16", weights=run / "best_model")
@@ -194,7 +194,7 @@ def exactness(variants: list[str], models: Models, demo: pathlib.Path, notes: li
 
 def operators(models: Models, variant: str, batch_size: int, threads: int, times: int = 3) -> list[Table]:
     """Milliseconds a run of each kind of operator, of the plain and of the fused program."""
-    from cait.device import why_no_profiler
+    from cait.machine.device import why_no_profiler
 
     if reason := why_no_profiler():
         models.notes.append(f"operators: missing ({reason}).")

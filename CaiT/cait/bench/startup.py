@@ -4,12 +4,12 @@ import argparse
 import pathlib
 import tempfile
 
-from cait.arguments import path
 from cait.bench.exported import write_bundle
 from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, seconds_to_first_line
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
-from cait.processor import usable_cores
+from cait.command.arguments import path
+from cait.machine.processor import usable_cores
 
 GOAL = 1.25
 BASELINE, PLAIN = "import paddle, create the predictor", "the same of the plain program"
@@ -59,7 +59,7 @@ def measure(bundle: pathlib.Path, image: pathlib.Path, rounds: int) -> list[Tabl
     The baseline runs the program that `infer.py` would run; where that is the fused one, the plain one is shown too.
     """
     from cait.deploy.bundle import PARAMETERS, read_description
-    from cait.deploy.inference_engine import Engine, choose_program
+    from cait.deploy.engine import Engine, choose_program
     from cait.ops.library import LIBRARY, folder
 
     description, threads = read_description(bundle), str(usable_cores())

@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 from cait.bench.measure import run_command_line, tell
-from cait.command import run_command
-from cait.processor import peak_mb
+from cait.command.run import run_command
+from cait.machine.processor import peak_mb
 
 LOSS_SCALE = 2.0**10  # of float16: training begins higher, and its first steps, which overflow, lower it
 
@@ -80,8 +80,8 @@ def difference_of(found: str, expected: str) -> float:
 
 def select(device: str) -> None:
     """Chooses the device of this process, as training does."""
-    from cait.config import make_config
-    from cait.start import select_device
+    from cait.config.read import make_config
+    from cait.train.start import select_device
 
     select_device(make_config({"DEVICE": device}))
 
@@ -98,8 +98,8 @@ class Trainer:
         import numpy as np
         import paddle
 
-        from cait.align_golden import load_golden_weights
-        from cait.config import make_config
+        from cait.align.golden import load_golden_weights
+        from cait.config.read import make_config
         from cait.precision import build_precision
 
         select(step.device)
@@ -121,7 +121,7 @@ class Trainer:
 
     def backward(self, share: float = 1.0) -> float:
         """Adds the gradients of `share` times the batch's mean loss, unscaled, and returns that."""
-        from cait.losses import cross_entropy
+        from cait.train.losses import cross_entropy
 
         logits = self._precision.run(self.model, self.images)
         loss = cross_entropy(logits, self.labels) * share
@@ -150,7 +150,7 @@ def _flat(tensors):
 
 
 def _model(step: Step):
-    from cait.config import make_config, read_yaml
+    from cait.config.read import make_config, read_yaml
     from cait.zoo import build_model, create_model
 
     if not step.variant.endswith(".yaml"):

@@ -5,11 +5,11 @@ import pathlib
 import re
 import tempfile
 
-from cait.arguments import positive
 from cait.bench.measure import SCRIPTS, Measurement, power_of_growth, run_command_line, tell
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
 from cait.bench.step import Step, measure_step
+from cait.command.arguments import positive
 
 VARIANT = "cait_xxs24_224"
 STEP, WAIT = "the step", "of it waiting for images"

@@ -5,11 +5,10 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cait import dist
-from cait.class_names import Classes, evaluated_classes, shown_classes, trained_classes
 from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, parse_rand_augment, three_augment
+from cait.data.class_names import Classes, evaluated_classes, shown_classes, trained_classes
 from cait.data.decoding import formats
 from cait.data.fast import FastTrainTransform, prepare_fast_reader
 from cait.data.image_files import image_files
@@ -18,6 +17,7 @@ from cait.data.loader import ImageLoader
 from cait.data.pixels import loops_or_reason
 from cait.data.shared_memory import Sending, how_to_send
 from cait.data.transforms import EvalTransform, TrainTransform
+from cait.distributed import collectives
 from cait.errors import CaitError, UsageError
 
 
@@ -61,7 +61,7 @@ def build_loaders(config) -> Loaders:
     val = None
     if config.EVAL or config.VALIDATE_FREQ:
         skip_bad = config.EVALUATE.ON_BAD_IMAGE != "error"
-        val = _loader(config, _source(config, root, "val", classes), sending, skip_bad, dist.world_size())
+        val = _loader(config, _source(config, root, "val", classes), sending, skip_bad, collectives.world_size())
     if config.EVAL:
         return Loaders(classes, notes, val=val)
     train = _train_loader(config, _source(config, root, "train", classes), sending)
@@ -123,7 +123,7 @@ def _loader(config, source: ds.Source, sending: Sending, skip_bad: bool = True, 
         shared_memory=sending.shared_memory,
         skip_bad_images=skip_bad,
         num_processes=num_processes,
-        rank=dist.rank() if num_processes > 1 else 0,
+        rank=collectives.rank() if num_processes > 1 else 0,
     )
 
 
@@ -146,8 +146,8 @@ def _train_loader(config, source: ds.Source, sending: Sending) -> ImageLoader:
         shared_memory=sending.shared_memory,
         skip_bad_images=config.DATA.ON_BAD_IMAGE == "skip",
         repeats=aug.REPEATED_AUG,
-        num_processes=dist.world_size(),
-        rank=dist.rank(),
+        num_processes=collectives.world_size(),
+        rank=collectives.rank(),
         accum_iter=config.TRAIN.ACCUM_ITER,
     )
 

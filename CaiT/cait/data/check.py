@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cait import dist
 from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.decoding import SCALE, unreadable
 from cait.data.image_files import list_images
+from cait.distributed import collectives
 from cait.errors import CaitError
-from cait.processor import usable_cores
+from cait.machine.processor import usable_cores
 
 CHUNK = 1000  # images that wait for a thread at a time
 NAMED = 20  # bad images that the look before training names
@@ -81,7 +81,7 @@ def before_training(
         CaitError: a bad image is in a strict set; all processes raise it.
     """
     if seconds:
-        dist.raise_first(_looked(sets, seconds, strict, log) if dist.rank() == 0 else None)
+        collectives.raise_first(_looked(sets, seconds, strict, log) if collectives.rank() == 0 else None)
 
 
 def _looked(sets, seconds, strict, log) -> CaitError | None:

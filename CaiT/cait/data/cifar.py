@@ -16,10 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cait import plain_pickle
 from cait.data.dataset import ArraySource
 from cait.errors import CaitError
-from cait.files import check_readable
+from cait.files import check_readable, plain_pickle
 
 ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
 _META = {"cifar10": ("batches.meta", "label_names"), "cifar100": ("meta", "fine_label_names")}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-from cait import stops
+from cait.command import stops
 from cait.data.dataset import ImageDataset
 from cait.data.normalize import Erased
 from cait.data.sampler import EpochBatchSampler

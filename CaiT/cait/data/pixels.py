@@ -13,8 +13,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from cait.compiled import CannotBuild, build_once, cache_folder, key_of
-from cait.processor import processor_fields
+from cait.machine.compiled import CannotBuild, build_once, cache_folder, key_of
+from cait.machine.processor import processor_fields
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cc")
 NAME = "cait_pixels"

@@ -19,7 +19,7 @@ import paddle
 
 from cait.deploy.predictor import Predictor
 from cait.files import writable_folder, write_text
-from cait.processor import peak_mb
+from cait.machine.processor import peak_mb
 
 STAGES = ("preprocess", "inference", "postprocess")
 WARM_UP_BATCHES = 5

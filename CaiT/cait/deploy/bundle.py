@@ -19,14 +19,14 @@ from collections.abc import Collection, Iterable, Iterator
 import numpy as np
 import yaml
 
-from cait import stops
+from cait.advice import without_bundle
+from cait.command import stops
 from cait.deploy.bundle_folder import DESCRIPTION, STEM, bundle_folder
 from cait.deploy.bundle_schema import BEFORE, FORMAT, check, in_new_format
-from cait.digest import sha256_of
 from cait.errors import CaitError, shown
 from cait.files import check_readable, is_file, read_bytes, text_of, write_text
-from cait.next_step import without_bundle
-from cait.yaml_file import check_size, parse
+from cait.files.digest import sha256_of
+from cait.files.yaml_file import check_size, parse
 
 PROGRAM_SUFFIXES, PARAMETERS_SUFFIX = (".json", ".pdmodel"), ".pdiparams"
 PARAMETERS = f"{STEM}{PARAMETERS_SUFFIX}"
@@ -202,7 +202,7 @@ def read_beside(
     gc.disable()
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            with stops.held(*stops.STOPS):  # by the thread, as `cait.stops` tells
+            with stops.held(*stops.STOPS):  # by the thread, as `cait.command.stops` tells
                 future = pool.submit(read)
             yield future
     finally:

@@ -13,8 +13,8 @@ from typing import Any
 
 from cait.errors import CaitError
 from cait.files import read_text, replacing, sync
-from cait.run_lock import held
-from cait.yaml_file import YamlError, check_size, parse
+from cait.files.folder_lock import held
+from cait.files.yaml_file import YamlError, check_size, parse
 
 STEM = "inference"
 DESCRIPTION = f"{STEM}.yaml"

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from cait.processor import usable_cores
+from cait.machine.processor import usable_cores
 
 
 @dataclasses.dataclass(frozen=True)

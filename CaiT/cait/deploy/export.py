@@ -24,19 +24,19 @@ from cait.deploy.bundle import (
 )
 from cait.deploy.bundle_folder import DESCRIPTION, JOB, STEM, TRIAL, commit, described, finish
 from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
+from cait.deploy.engine import Engine, why_not
 from cait.deploy.fused import PRECISIONS, FusedCaiT
-from cait.deploy.inference_engine import Engine, why_not
 from cait.deploy.onnx_file import OnnxPredictor, check_tools, write_onnx
 from cait.deploy.predictor import Predictor, allowed_difference, distances
-from cait.device import has_gpu
-from cait.digest import sha256_of
 from cait.errors import CaitError, UsageError
 from cait.files import naming_what_fails, writable_folder
-from cait.input_record import build_record
+from cait.files.digest import sha256_of
+from cait.files.folder_lock import held
 from cait.lines import one_line
+from cait.machine.device import has_gpu
 from cait.model import CaiT
 from cait.ops.library import OperatorsUnavailable
-from cait.run_lock import held
+from cait.weights.input_record import build_record
 
 CHECK_BATCHES = (1, 3)  # the batch dimension must really be free
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cait import stops
+from cait.command import stops
 from cait.deploy.bundle import ONNX, Description, find_program, verify
 from cait.deploy.bundle_schema import LOGITS
 from cait.errors import CaitError, UsageError

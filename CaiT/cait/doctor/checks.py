@@ -19,10 +19,10 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from cait.bench.measure import environment_of_a_process, last_line, tell
-from cait.command import run_command
+from cait.command.run import run_command
+from cait.command.stops import wait_for_own
 from cait.doctor.report import FAILED, Line
 from cait.doctor.settings import Settings
-from cait.stops import wait_for_own
 from cait.zoo import model_of_yaml
 
 # By name: the module in this package, the function in it, and what it looks at. They run in this order.

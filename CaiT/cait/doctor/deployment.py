@@ -18,8 +18,8 @@ NUM_IMAGES = 16
 
 def deployment(settings: Settings) -> Iterator[Line]:
     """Exports the model in every precision, and judges every way to run a bundle by the parity gate."""
-    from cait import align_deploy
-    from cait.deploy.inference_engine import Engine, why_not
+    from cait.align import parity
+    from cait.deploy.engine import Engine, why_not
 
     check, gates = "deployment", {}
     select(settings.device)
@@ -31,11 +31,11 @@ def deployment(settings: Settings) -> Iterator[Line]:
             continue
         try:
             folder = bundle(settings, precision)
-            gates[precision] = align_deploy.Gate(folder, weights(settings), images)
+            gates[precision] = parity.Gate(folder, weights(settings), images)
             yield Line(check, name, OK)
         except CaitError as error:
             yield Line(check, name, FAILED, str(error))
-    for name in align_deploy.NAMES if "fp32" in gates else ():
+    for name in parity.NAMES if "fp32" in gates else ():
         gate = gates.get("bf16" if name.endswith("fused bf16") else "fp32")  # each bundle has the fused one of its own
         reason = gate.why_not(name) if gate else "there is no bundle in bf16"
         if reason:
@@ -92,7 +92,7 @@ def teacher(settings: Settings) -> Iterator[Line]:
     from cait.deploy.bundle import ONNX, read_description
     from cait.deploy.onnx_file import missing_tools
     from cait.deploy.predictor import allowed_difference, distances
-    from cait.teacher import OnnxTeacher
+    from cait.train.teacher import OnnxTeacher
 
     check, name = "teacher", "ONNX file of the model"
     select(settings.device)

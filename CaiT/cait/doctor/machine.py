@@ -20,10 +20,10 @@ from cait.bench.machine import describe_machine
 from cait.data import pixels
 from cait.data.decoding import formats
 from cait.deploy.autolog import ask_nvidia
-from cait.deploy.inference_engine import why_no_tensorrt
-from cait.device import device_words, has_gpu
+from cait.deploy.engine import why_no_tensorrt
 from cait.doctor.report import ROOT
 from cait.files import user_cache
+from cait.machine.device import device_words, has_gpu
 from cait.ops import library
 from cait.precision import why_not_mixed
 

@@ -22,8 +22,9 @@ REPEATED_STEPS = 3
 
 def alignment(settings: Settings) -> Iterator[Line]:
     """The ladder of `check_alignment.py`, in float64 and float32."""
-    from cait import align, exchange
-    from cait.align_run import golden_references
+    from cait.align import ladder
+    from cait.align.references import golden_references
+    from cait.weights import convert
 
     select(settings.device)
     if not GOLDEN.is_dir():
@@ -33,15 +34,15 @@ def alignment(settings: Settings) -> Iterator[Line]:
         return
     names = ["tiny"] + [settings.name] * (GOLDEN / f"forward_{settings.name}.npz").is_file()
     for dtype in ("float64", "float32"):
-        with exchange.default_dtype(dtype):
+        with convert.default_dtype(dtype):
             for reference in golden_references(names, GOLDEN):
-                rows = align.climb(reference, list(reference.steps))
+                rows = ladder.climb(reference, list(reference.steps))
                 yield _of_rows(f"{reference.name}, {dtype}", rows)
 
 
 def _of_rows(name: str, rows: list) -> Line:
     """The worst of the ladder's rows, by what was allowed."""
-    from cait.align import worst_of
+    from cait.align.ladder import worst_of
 
     worst = worst_of(rows)
     words = f"that is {worst.name}, the worst of {len(rows)} arrays"

@@ -18,10 +18,10 @@ import numpy as np
 
 from cait.bench.measure import environment_of_a_process, last_line, tell
 from cait.bench.step import Step, Trainer, difference_of, select
-from cait.command import run_command
+from cait.command.run import run_command
+from cait.distributed.launch import must_start, share_cores, start
 from cait.doctor.report import DIFFERS, FAILED, MISSING, OK, Line, judged
 from cait.doctor.settings import Settings
-from cait.processes import must_start, share_cores, start
 
 CHECK = "processes"
 STEPS = 3
@@ -118,18 +118,18 @@ def _fault(run: Run) -> None:
 def _train(run: Run) -> None:
     import paddle
 
-    from cait import dist
+    from cait.distributed import collectives
 
     step = Step(**run.step)
     select(step.device)
-    with dist.joined():
-        trainer, rank, processes = Trainer(step), dist.rank(), dist.world_size()
+    with collectives.joined():
+        trainer, rank, processes = Trainer(step), collectives.rank(), collectives.world_size()
         trainer.images, trainer.labels = trainer.images[rank::processes], trainer.labels[rank::processes]
         for number in range(step.steps):
             if number == 1 and rank == processes - 1:
                 _fault(run)
             trainer.backward(share=1.0 / processes)
-            dist.sum_gradients(trainer.model.parameters())
+            collectives.sum_gradients(trainer.model.parameters())
             if number == 0 and step.gradients:
                 np.save(f"{step.gradients}{rank}.npy", trainer.gradients())
             trainer.step()

@@ -3,19 +3,19 @@
 import pathlib
 from collections.abc import Callable, Iterator
 
-from cait.bench.engine import Missing
-from cait.bench.engine_process import EngineProcess
+from cait.bench.runtime_client import EngineProcess
+from cait.bench.runtime_worker import Missing
 from cait.bench.step import Step, measure_step
 from cait.doctor.deployment import bundle
 from cait.doctor.numerics import peak_of, why_not_mixed_on
 from cait.doctor.report import FAILED, MISSING, OK, Line
 from cait.doctor.settings import Settings
 from cait.errors import CaitError
-from cait.processor import processor_fields, usable_cores
+from cait.machine.processor import processor_fields, usable_cores
 
 FACTOR = 4  # from one batch size to the next
 MEMORY_SHARE = 0.8  # of the free memory that a larger batch may take, by what this one took
-NO_MEMORY = "there is not enough memory"  # how `cait.command` begins
+NO_MEMORY = "there is not enough memory"  # how `cait.command.run` begins
 
 
 def throughput(settings: Settings) -> Iterator[Line]:
@@ -74,7 +74,7 @@ def _trained(settings: Settings, size: int, dtype: str) -> tuple[float, float]:
 
 
 def _run(settings: Settings, kind: str, precision: str, size: int) -> tuple[float, float]:
-    from cait.deploy.inference_engine import Engine, why_not
+    from cait.deploy.engine import Engine, why_not
 
     on_gpu = settings.device == "gpu"
     if reason := why_not(Engine(use_gpu=on_gpu, precision=precision, tensorrt=kind == "tensorrt")):

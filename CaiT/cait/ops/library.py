@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import paddle
 
-from cait.compiled import CannotBuild, build_once, cache_folder, key_of, state_of
+from cait.machine.compiled import CannotBuild, build_once, cache_folder, key_of, state_of
 
 NAME = "cait_ops"
 OPERATORS = ("cait_patches", "cait_blocks", "cait_class_blocks")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cait.figure import picture, plain
+from cait.records.figure import picture, plain
 from cait.visualize.maps import overlay, relative
 
 HEADS_A_ROW = 8

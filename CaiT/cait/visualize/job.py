@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cait.command.outputs import check_outputs
 from cait.data.transforms import normalisation
 from cait.deploy.classify import Reader
 from cait.deploy.predictor import softmax
 from cait.errors import CaitError, UsageError
-from cait.figure import check_matplotlib
 from cait.files import writable_folder
-from cait.metrics import plot_learning_curves, read_metrics
-from cait.outputs import check_outputs
-from cait.results import result_line
+from cait.records.figure import check_matplotlib
+from cait.records.metrics import plot_learning_curves, read_metrics
+from cait.records.predictions import result_line
 from cait.visualize import FIGURES, OF_IMAGES, draw
 from cait.visualize.maps import add_block, class_rollout, patch_maps
 from cait.visualize.sources import BundleSource, Source, distinct_names

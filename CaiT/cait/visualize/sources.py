@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.checkpoint import load_weights
-from cait.checkpoint_files import find_weights
-from cait.class_names import shown_classes
-from cait.config import make_config, read_yaml, run_folder
+from cait.config.read import make_config, read_yaml, run_folder
+from cait.data.class_names import shown_classes
 from cait.deploy.bundle import Description
 from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
+from cait.deploy.engine import Engine
 from cait.deploy.export import WithClassAttention, build_description
-from cait.deploy.inference_engine import Engine
 from cait.deploy.predictor import Predictor
-from cait.device import has_gpu
 from cait.errors import CaitError, UsageError
 from cait.lines import one_line
+from cait.machine.device import has_gpu
 from cait.model import CaiT
-from cait.start import select_device
+from cait.records.monitor import layer_scale
+from cait.train.start import select_device
 from cait.variants import variants_folder
-from cait.watch import layer_scale
+from cait.weights.files import find_weights
+from cait.weights.load import load_weights
 from cait.zoo import build_model
 
 MAP_BYTES = 1 << 30  # of self-attention held at a time; what needs more is computed in several passes
@@ -122,7 +122,7 @@ class WeightsSource:
         }
 
     def layer_scale(self) -> dict[str, list[float]]:
-        """Mean |gamma| by depth of the self-attention blocks; see `cait.watch.layer_scale`."""
+        """Mean |gamma| by depth of the self-attention blocks; see `cait.records.monitor.layer_scale`."""
         return layer_scale(self.model)
 
     @paddle.no_grad()

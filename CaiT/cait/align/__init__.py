@@ -1,0 +1,1 @@
+"""The evidence that this CaiT computes what the reference computes, step by step."""

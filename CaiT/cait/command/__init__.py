@@ -1,0 +1,1 @@
+"""How every command begins and ends: flags, output files, signals, standard streams, exit codes."""

@@ -1,0 +1,1 @@
+"""Makes data sets and list files, for `prepare_data.py`."""

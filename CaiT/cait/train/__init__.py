@@ -1,0 +1,1 @@
+"""Training, evaluation and prediction: the jobs of `main_single_gpu.py`."""

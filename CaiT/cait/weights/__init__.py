@@ -1,0 +1,1 @@
+"""Weights files of all formats: found, checked, read, converted, downloaded. Nothing here knows of training."""
