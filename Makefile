@@ -70,7 +70,7 @@ test-strides:
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/shellcheck -x test_tipc/*.sh tests/*.sh .ci/run
+	$(BIN)/shellcheck -x test_tipc/*.sh tests/helpers/*.sh .ci/run
 
 docs: install
 	PYTHONPATH=CaiT $(BIN)/python -m cait.config > docs/config.md

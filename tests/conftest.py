@@ -1,41 +1,14 @@
-"""What several test files share: a small data set, a tiny config, and running commands."""
+"""Fixtures of several test files: a small data set, a tiny config, weights and bundles."""
 
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 from hashlib import sha256
 
 import pytest
 
-from isolation import isolate, opened
-
-ROOT = isolate()  # first of all: PaddlePaddle reads the environment when it is imported
-SCRIPTS = sorted({*ROOT.glob("CaiT/*.py"), *ROOT.glob("test_tipc/*.py")} - {ROOT / "CaiT" / "interruptible.py"})
-GOLDEN = ROOT / "tests" / "golden"
-
-CLASS_NAMES = [f"class {index}" for index in range(10)]
-
-# A model that trains in a fraction of a second, on the digits.
-TINY = {
-    "DATA.IMAGE_SIZE": [16, 16],
-    "DATA.MEAN": [0.5],
-    "DATA.STD": [0.5],
-    "DATA.BATCH_SIZE": 16,
-    "DATA.NUM_WORKERS": 0,
-    "DEVICE": "cpu",
-    "MODEL.NAME": "tiny",
-    "MODEL.PATCH_SIZE": 4,
-    "MODEL.IN_CHANNELS": 1,
-    "MODEL.NUM_CLASSES": 10,
-    "MODEL.EMBED_DIM": 16,
-    "MODEL.DEPTH": 1,
-    "MODEL.DEPTH_TOKEN_ONLY": 1,
-    "MODEL.NUM_HEADS": 2,
-    "TRAIN.NUM_EPOCHS": 2,
-    "TRAIN.WARMUP_EPOCHS": 0,
-}
+from isolation import opened
+from project import CLASS_NAMES, MAIN, ROOT, TINY, run_python  # first of all: it isolates the tests
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -186,14 +159,3 @@ def full_bundle(tiny_weights, tiny_yaml, tmp_path_factory):
     assert result.stdout.splitlines()[-1].endswith(sha256((folder / "inference.yaml").read_bytes()).hexdigest())
     assert f"exported: tiny to {folder}" in result.stdout and "ONNX Runtime: the outputs differ" in result.stdout
     return folder
-
-
-def run_python(*words: str, cwd: pathlib.Path = ROOT, **options) -> subprocess.CompletedProcess:
-    """Runs `python *words` as a user would, and returns what it printed."""
-    environment = {**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, **options
-    )
-
-
-MAIN = str(ROOT / "CaiT" / "main_single_gpu.py")

@@ -12,7 +12,7 @@ from cait.lines import one_line
 from cait.records.log import open_log
 from cait.records.predictions import result_line
 from cait.serve.uploads import UploadError
-from conftest import ROOT, run_python
+from project import ROOT, run_python
 
 EVIL = "a\x1b[2J\x1b]0;title\x07\r\nerror: forged \u202egpj.\x9b31m\udcff\u2028.png"
 SAFE = r"a\x1b[2J\x1b]0;title\x07\r\nerror: forged \u202egpj.\x9b31m\udcff\u2028.png"

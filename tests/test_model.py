@@ -4,10 +4,11 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import create_model, list_models
 from cait.align.golden import golden_images, load_golden_weights
 from cait.model import CaiT, DropPath, TalkingHeadsAttention
-from conftest import GOLDEN
+from cait.variants import list_models
+from cait.zoo import create_model
+from project import GOLDEN
 
 SLOW = ("cait_m36_384", "cait_m48_448")
 SMALL = {

@@ -6,49 +6,14 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import precision as module
+from cait import precision as mixed_precision
 from cait.errors import UsageError
 from cait.model import CaiT, ClassAttention, TalkingHeadsAttention, add_branch
 from cait.precision import Precision, build_precision, float32, full_precision
+from scaler import Scaler
 
 # With float32 weights, Paddle's promotion would leave next to nothing in half precision; norms stay in float32.
 O2 = {"use_promote": False, "custom_black_list": {"layer_norm"}}
-
-
-class Scaler:
-    """What GradScaler does on a GPU, as far as training calls it."""
-
-    def __init__(self, enable, init_loss_scaling):
-        self.enabled, self.scale_value, self.calls = enable, init_loss_scaling, []
-
-    def is_enable(self):
-        return self.enabled
-
-    def scale(self, loss):
-        return loss * self.scale_value if self.enabled else loss
-
-    def unscale_(self, optimizer):
-        self.calls.append("unscale")
-        for parameter in optimizer._parameter_list:
-            if self.enabled and parameter.grad is not None:
-                parameter.grad.set_value(parameter.grad / self.scale_value)
-        finite = all(bool(paddle.isfinite(parameter.grad).all()) for parameter in optimizer._parameter_list)
-        self.overflow = self.enabled and not finite
-
-    def step(self, optimizer):
-        self.calls.append("step")
-        if not self.overflow:
-            optimizer.step()
-
-    def update(self):
-        self.calls.append("update")
-        self.scale_value *= 0.5 if self.overflow else 1.0
-
-    def state_dict(self):
-        return {"scale": np.array([self.scale_value], "float32"), "incr_count": 3} if self.enabled else {}
-
-    def load_state_dict(self, state):
-        self.scale_value = state["scale"][0]
 
 
 @pytest.fixture
@@ -189,7 +154,10 @@ def test_a_gpu_without_the_precision_is_an_error(tiny_config, monkeypatch, spied
     precision = build_precision(tiny_config(AMP=True, AMP_LEVEL="O2"))
     with precision.autocast():
         pass
-    assert spied == [{"enable": True, "dtype": "float16", "level": "O2"} | O2] and module.INITIAL_LOSS_SCALE == 65536
+    assert (
+        spied == [{"enable": True, "dtype": "float16", "level": "O2"} | O2]
+        and mixed_precision.INITIAL_LOSS_SCALE == 65536
+    )
 
 
 @pytest.mark.parametrize("options", [{"recompute": True}, {"query_chunk": 3}], ids=str)

@@ -6,7 +6,7 @@ import pytest
 
 from cait.variants import list_models
 from cait.zoo import count_macs, variant_config, variant_shapes
-from conftest import ROOT
+from project import ROOT
 
 # timm's counts, in 1e9 multiply-accumulate operations.
 GMACS = {

@@ -11,7 +11,7 @@ import sys
 import atheris
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "CaiT"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "CaiT"), str(ROOT / "tests" / "helpers")]
 
 with atheris.instrument_imports(include=["cait", "pickletools", "zipfile"]):
     import zipfile
@@ -41,7 +41,7 @@ def one_input(data: bytes) -> None:
 
 
 def write_seeds(folder: pathlib.Path) -> None:
-    """The corpus to begin with: sound checkpoints, and those of tests/hostile.py but for the large ones."""
+    """The corpus to begin with: sound checkpoints, and those of tests/helpers/hostile.py but for the large ones."""
     folder.mkdir(parents=True, exist_ok=True)
     pickles = dict(hostile.torch_pickles()) | {"good": hostile.state(hostile.tensor(), hostile.tensor())}
     golden = (ROOT / "tests" / "golden" / "tiny_fb_style.pth").read_bytes()
