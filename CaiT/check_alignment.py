@@ -46,7 +46,7 @@ def _rows(args: argparse.Namespace) -> list:
     from cait.align import ladder, parity
     from cait.align.references import golden_references, live_references
     from cait.machine.device import allow_tf32
-    from cait.weights import convert  # after the flags are checked: Paddle takes seconds
+    from cait.precision import default_dtype
 
     allow_tf32(False)  # whatever the environment says
     if args.deploy:
@@ -54,7 +54,7 @@ def _rows(args: argparse.Namespace) -> list:
         print(*(f"skipped: {name}: {reason}" for name, reason in missing.items()), sep="\n")
         return rows
     rows = []
-    with convert.default_dtype("float64"):
+    with default_dtype("float64"):
         if args.live:
             references = live_references(args.models, args.weights, args.images)
         else:

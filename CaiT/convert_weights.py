@@ -42,32 +42,34 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     args = _arguments()
     from cait import zoo  # after the flags are checked: importing Paddle takes seconds
-    from cait.weights import convert
+    from cait.align.fixed_image import logits_digest
     from cait.weights.download import fetch_variant
-    from cait.weights.files import find_weights
+    from cait.weights.find import find_weights
     from cait.weights.input_record import read_input
+    from cait.weights.read import read_any
+    from cait.weights.write import TARGETS, check_target, write_any
 
-    suffix = convert.TARGETS[args.to]
+    suffix = TARGETS[args.to]
     if args.output is not None:
-        convert.check_target(args.output, suffix, args.force)
+        check_target(args.output, suffix, args.force)
     expected = zoo.variant_shapes(zoo.variant_config(args.variant)) if args.variant else None
     if args.source is None:
         cache = args.cache or user_cache()
         source = fetch_variant(args.variant, args.origin, args.base_url, cache, args.allow_http)
     else:
         source = find_weights(args.source)
-    tensors = convert.read_any(source, expected)
+    tensors = read_any(source, expected)
     record = read_input(source, tensors) or (zoo.variant_record(args.variant) if args.variant else None)
-    variant = args.variant or convert.name_of(tensors)
+    variant = args.variant or zoo.name_of(tensors)
     output = args.output
     if output is None:
         in_place = args.to == "paddle" and variant and source.suffix != suffix
         output = HERE / f"{variant}{suffix}" if in_place else source.with_suffix(suffix)
-    convert.write_any(tensors, output, args.force, record)
+    write_any(tensors, output, args.force, record)
     size = sum(value.size for value in tensors.values())
     print(f"written: {output}, {variant or 'a CaiT of no published size'}, {len(tensors)} tensors, {size} parameters")
     if args.verify:
-        print(convert.logits_digest(convert.read_any(output), record))
+        print(logits_digest(read_any(output), record))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def _call(*words: str) -> float:
 def main() -> None:
     from cait.records.metrics import plot_learning_curves, read_metrics
     from cait.records.predictions import read_results
-    from cait.weights.load import load_tensors
+    from cait.weights.read import load_tensors
 
     demo = writable_folder(ROOT / "output" / "demo")
     run = demo.relative_to(ROOT) / time.strftime("run-%Y%m%d-%H%M%S")

@@ -20,7 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 def main() -> None:
     from cait.config import read as cfg
     from cait.config.flags import add_key_flag, given_keys
-    from cait.weights.files import find_weights
+    from cait.weights.find import find_weights
 
     parser = ArgumentParser(description=__doc__)
     variant = HERE / "configs" / "cait_xxs24_224.yaml"

@@ -17,7 +17,7 @@ from cait.command.arguments import ON, ArgumentParser, path, positive, text_path
 from cait.command.run import run_command
 from cait.errors import CaitError, UsageError
 from cait.visualize import FIGURES
-from cait.weights.files import find_weights
+from cait.weights.find import find_weights
 
 HERE = pathlib.Path(__file__).resolve().parent
 WEIGHTS = "weights, without suffix; the config.yaml beside them is their config"

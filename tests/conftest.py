@@ -95,7 +95,7 @@ def tiny_weights(tmp_path_factory, tiny_yaml):
     """A tiny model with random weights whose logits are of size 1."""
     from cait.align.golden import load_golden_weights
     from cait.config.read import make_config, read_yaml
-    from cait.weights.load import save_weights
+    from cait.weights.write import save_weights
     from cait.zoo import build_model
 
     config = make_config(read_yaml(tiny_yaml))

@@ -2,16 +2,20 @@
 
 import inspect
 import logging
+import math
 import os
 
+import numpy as np
+import paddle
 from yacs.config import CfgNode
 
 from cait.config.read import make_config, read_yaml
+from cait.data.normalize import Normalize
 from cait.errors import UsageError
 from cait.model import CaiT
 from cait.variants import list_models, variants_folder
 from cait.weights.input_record import InputRecord, build_record
-from cait.weights.layout import tensor_shapes
+from cait.weights.layout import infer_arguments, tensor_shapes
 from cait.weights.load import load_weights
 
 
@@ -35,6 +39,12 @@ def model_arguments(config) -> dict:
 def build_model(config) -> CaiT:
     """The CaiT that a config describes, with fresh weights."""
     return _of_arguments(config, model_arguments(config))
+
+
+def prepare_model(config: CfgNode) -> tuple[CaiT, Normalize]:
+    """A model with fresh weights, from SEED, and what makes its input of images."""
+    paddle.seed(config.SEED)
+    return build_model(config), Normalize(config.DATA.MEAN, config.DATA.STD)
 
 
 def _of_arguments(config, arguments: dict) -> CaiT:
@@ -121,3 +131,26 @@ def count_macs(config: CfgNode) -> int:
     class_token = dim * (2 * dim + 2 * int(dim * model.MLP_RATIO_TOKEN_ONLY))  # q, proj and the MLP
     blocks = model.DEPTH * (linear + attention) + model.DEPTH_TOKEN_ONLY * (keys_values + class_token)
     return patch_embed + blocks + dim * model.NUM_CLASSES
+
+
+def name_of(tensors: dict[str, np.ndarray]) -> str | None:
+    """The published variant that tensors in PyTorch's layout have the shapes of, the head included."""
+    shapes = {name: value.shape for name, value in tensors.items()}
+    return next((name for name in list_models() if shapes == variant_shapes(variant_config(name))), None)
+
+
+def model_of(tensors: dict[str, np.ndarray], image_size: tuple[int, int] | None = None) -> CaiT:
+    """A CaiT of the sizes that tensors in PyTorch's layout have; its weights are random.
+
+    Args:
+        tensors: of a checkpoint.
+        image_size: (height, width) in pixels; None: the square that the position embedding fits, or, where it fits
+            none, one row of patches.
+    """
+    sizes = infer_arguments({name: value.shape for name, value in tensors.items()})
+    patches, patch_size = sizes.pop("num_patches"), sizes["patch_size"]
+    side = math.isqrt(patches)
+    rows, columns = (side, side) if side**2 == patches else (1, patches)
+    # Half a unit more, so that rounding never makes int(width * ratio) one too small.
+    ratios = {f"mlp_ratio{end}": (sizes.pop(f"mlp_dim{end}") + 0.5) / sizes["embed_dim"] for end in ("", "_token_only")}
+    return CaiT(image_size=image_size or (rows * patch_size, columns * patch_size), **sizes, **ratios)

@@ -2,7 +2,7 @@
 
 import functools
 
-from cait.deploy.engine_kind import Engine, why_never
+from cait.deploy.engine import Engine, why_never
 from harness.rows import Row, is_amp
 
 
@@ -30,6 +30,6 @@ def why_not_infer(engine: Engine) -> str:
     """Why inference cannot run so here; empty if it can."""
     if not engine.use_gpu and engine.precision == "fp32":
         return why_never(engine)
-    from cait.deploy.engine import why_not
+    from cait.deploy.engine_config import why_not
 
     return why_not(engine)

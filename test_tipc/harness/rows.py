@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from cait.deploy.engine_kind import Engine, why_never
+from cait.deploy.engine import Engine, why_never
 
 
 class Lines(Protocol):

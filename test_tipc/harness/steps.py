@@ -8,7 +8,8 @@ import re
 import shlex
 from collections.abc import Callable
 
-from cait.deploy.bundle import DESCRIPTION, PARAMETERS, PROGRAMS
+from cait.deploy.bundle import PARAMETERS, PROGRAMS
+from cait.deploy.bundle_folder import DESCRIPTION
 from cait.files import CSV_ENCODING
 from harness.compare import read_lines
 

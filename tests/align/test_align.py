@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cait import precision
 from cait.align import ladder, references
 from cait.align.golden import GoldenReference
 from cait.align.ladder import Row, table
@@ -14,8 +15,7 @@ from cait.errors import CaitError
 from cait.model import CaiT
 from cait.train import losses, optim
 from cait.variants import list_models
-from cait.weights import convert
-from cait.weights.load import save_weights
+from cait.weights.write import save_weights
 from cait.zoo import create_model
 from project import GOLDEN, ROOT, run_python
 
@@ -25,7 +25,7 @@ SIZES = {"image_size": 16, "patch_size": 4, "num_classes": 10, "embed_dim": 24, 
 
 @pytest.fixture
 def tiny():
-    with convert.default_dtype("float64"):
+    with precision.default_dtype("float64"):
         yield GoldenReference(GOLDEN, "tiny", lambda: CaiT(**SIZES))
 
 
@@ -43,7 +43,7 @@ def test_all_five_steps_of_the_tiny_model_pass(tiny, tmp_path):
 
 
 def test_a_variant_passes_forward_and_preprocessing():
-    with convert.default_dtype("float64"):
+    with precision.default_dtype("float64"):
         rows = ladder.climb(GoldenReference(GOLDEN, "cait_xxs24_224", lambda: create_model("cait_xxs24_224")), [1, 2])
     assert all(row.passed for row in rows) and len(rows) == 25
 
@@ -186,7 +186,7 @@ def test_live_against_timm(timm, tmp_path, all_digits):
     weights = tmp_path / "weights.pdparams"
     save_weights(create_model("cait_xxs24_224", num_classes=7), weights)
     pictures = [str(path) for path in sorted(all_digits.rglob("*.png"))[:2]]
-    with convert.default_dtype("float64"):
+    with precision.default_dtype("float64"):
         make = lambda classes: create_model("cait_xxs24_224", num_classes=classes)  # noqa: E731
         rows = ladder.climb(LiveReference("cait_xxs24_224", make, weights, pictures), [1, 2, 3])
     assert all(row.passed for row in rows)

@@ -12,13 +12,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cait import precision
 from cait.bench import input as bench_input
 from cait.bench import measure, memory, photos, report, startup, step, train
 from cait.bench.machine import describe_machine, in_words
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
 from cait.errors import CaitError
+from cait.train import mixed_precision
 from project import ROOT, run_python
 from scaler import Scaler
 
@@ -129,8 +129,8 @@ def test_the_photographs_are_jpeg_files_of_the_size_asked_for():
 
 def fused_program_runs(bundle):
     from cait.deploy.bundle import read_description
-    from cait.deploy.engine import choose_program
-    from cait.deploy.engine_kind import Engine
+    from cait.deploy.engine import Engine
+    from cait.deploy.engine_config import choose_program
 
     return choose_program(Engine(), read_description(bundle))[1].startswith("fused program")
 
@@ -217,7 +217,7 @@ def test_a_step_in_float16_has_the_gradients_of_float32(tiny_yaml, monkeypatch):
         if dtype == "float16":
             monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
             monkeypatch.setattr(paddle.amp, "auto_cast", lambda **_: contextlib.nullcontext())
-            monkeypatch.setattr(precision, "why_not_mixed", lambda dtype: "")
+            monkeypatch.setattr(mixed_precision, "why_not_mixed", lambda dtype: "")
         trainer = step.Trainer(step.Step(str(tiny_yaml), 2, dtype=dtype, golden=True))
         found[dtype] = trainer.backward(), trainer.gradients()
     assert trainer._precision.scaler.scale_value == step.LOSS_SCALE

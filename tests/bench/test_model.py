@@ -10,7 +10,7 @@ from cait.bench import measure, model, runtime_worker
 from cait.bench.measure import Measurement
 from cait.bench.report import Table
 from cait.bench.runtime_client import EngineProcess
-from cait.deploy.engine import processor_has_bf16
+from cait.deploy.engine_config import processor_has_bf16
 from cait.errors import CaitError
 from cait.machine.device import why_no_profiler
 from cait.ops import library

@@ -33,7 +33,8 @@ def write_ours(path, tiny_weights):
     elif path.suffix == ".svg":
         path.write_text('<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>\n')
     else:
-        from cait.weights.convert import read_any, write_any
+        from cait.weights.read import read_any
+        from cait.weights.write import write_any
 
         write_any(read_any(tiny_weights[2]), path)
 

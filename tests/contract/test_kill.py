@@ -13,7 +13,7 @@ import pytest
 
 from cait.command.stops import STOPS
 from cait.train import jobs
-from cait.weights.load import load_tensors
+from cait.weights.read import load_tensors
 from project import MAIN, ROOT, run_python
 from runs import WHOLE_RECIPE, assert_ends_equal, rows_of
 

@@ -12,8 +12,8 @@ import pytest
 
 import other_harnesses as other
 from cait.config.flags import parse_command
-from cait.deploy import engine
-from cait.deploy.engine_kind import Engine
+from cait.deploy import engine_config
+from cait.deploy.engine import Engine
 from cait.machine.device import why_no_profiler
 from harness.commands import train_words
 from harness.data import images_for_speed
@@ -75,18 +75,18 @@ def prepare(checkout, path, mode):
 @pytest.mark.parametrize("name", FILES)
 def test_every_row_of_inference_can_run_on_some_machine(name, monkeypatch):
     lines = other.Lines(CONFIGS / name)
-    monkeypatch.setattr(engine, "has_gpu", lambda: True)
-    monkeypatch.setattr(engine, "processor_has_bf16", lambda: True)
-    monkeypatch.setattr(engine.paddle.amp, "is_bfloat16_supported", lambda: True)
+    monkeypatch.setattr(engine_config, "has_gpu", lambda: True)
+    monkeypatch.setattr(engine_config, "processor_has_bf16", lambda: True)
+    monkeypatch.setattr(engine_config.paddle.amp, "is_bfloat16_supported", lambda: True)
     for name in ("get_trt_compile_version", "get_trt_runtime_version"):
-        monkeypatch.setattr(engine.inference, name, lambda: (8, 6, 1))
+        monkeypatch.setattr(engine_config.inference, name, lambda: (8, 6, 1))
     use_gpus, mkldnns, tensorrts, precisions = (lines.value(number).split("|") for number in (41, 42, 45, 46))
     for precision in precisions:
         engines = [Engine(False, mkldnn == "True", precision=precision) for mkldnn in mkldnns]
         engines = engines if "False" in use_gpus else []
         of_gpu = [Engine(True, precision=precision, tensorrt=tensorrt == "True") for tensorrt in tensorrts]
         engines += of_gpu if "True" in use_gpus else []
-        assert engines and not [reason for reason in map(engine.why_not, engines) if reason]
+        assert engines and not [reason for reason in map(engine_config.why_not, engines) if reason]
 
 
 def config_of(command):

@@ -15,7 +15,8 @@ from cait.data.class_names import evaluated_classes, recorded_classes, shown_cla
 from cait.data.labels import IMAGENET1K, read_class_names
 from cait.errors import CaitError, UsageError
 from cait.train import jobs
-from cait.weights.load import load_tensors, load_weights
+from cait.weights.load import load_weights
+from cait.weights.read import load_tensors
 from cait.zoo import build_model
 from project import CLASS_NAMES, TINY
 

@@ -12,7 +12,7 @@ from cait.deploy import bundle_folder as folders
 from cait.deploy import export as exporting
 from cait.deploy.bundle import Description, read_description, verify, write_description
 from cait.deploy.bundle_folder import COMMITTED, JOB, TRIAL, bundle_folder, commit, finish
-from cait.deploy.engine_kind import Engine
+from cait.deploy.engine import Engine
 from cait.deploy.export import build_description, export
 from cait.deploy.predictor import Predictor
 from cait.errors import CaitError, UsageError

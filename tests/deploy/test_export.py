@@ -14,19 +14,19 @@ import yaml
 
 from cait.align import parity
 from cait.align.parity import Gate, deployment_rows
-from cait.deploy import engine as engines
+from cait.deploy import engine_config
 from cait.deploy import export as exporting
 from cait.deploy import predictor as predicting
 from cait.deploy.bundle import digest_of_bundle, find_program, read_description
 from cait.deploy.bundle_schema import ADDED, PRECISIONS
-from cait.deploy.engine import processor_has_bf16
-from cait.deploy.engine_kind import Engine
+from cait.deploy.engine import Engine
+from cait.deploy.engine_config import processor_has_bf16
 from cait.deploy.export import build_description, export
 from cait.deploy.onnx_file import OnnxPredictor, check_tools
 from cait.deploy.predictor import Predictor, allowed_difference, distances, softmax
 from cait.errors import CaitError, UsageError
 from cait.variants import list_models
-from cait.weights.load import save_weights
+from cait.weights.write import save_weights
 from cait.zoo import build_model, create_model, variant_config
 from project import CLASS_NAMES, ROOT, run_python
 
@@ -372,28 +372,28 @@ def test_a_precision_that_the_hardware_lacks_is_an_error(tiny_bundle, engine, wo
 )
 def test_tensorrt_is_used_where_its_libraries_are(monkeypatch, built_with, installed, words):
     """Every wheel for GPUs was built with it."""
-    monkeypatch.setattr(engines, "has_gpu", lambda: True)
-    monkeypatch.setattr(engines.inference, "get_trt_compile_version", lambda: built_with)
-    monkeypatch.setattr(engines.inference, "get_trt_runtime_version", lambda: installed)
-    assert re.fullmatch(words, engines.why_not(Engine(use_gpu=True, tensorrt=True)))
+    monkeypatch.setattr(engine_config, "has_gpu", lambda: True)
+    monkeypatch.setattr(engine_config.inference, "get_trt_compile_version", lambda: built_with)
+    monkeypatch.setattr(engine_config.inference, "get_trt_runtime_version", lambda: installed)
+    assert re.fullmatch(words, engine_config.why_not(Engine(use_gpu=True, tensorrt=True)))
 
 
 @pytest.mark.parametrize("supported, words", [(True, ""), (False, "this GPU has no bf16")])
 def test_bf16_runs_on_a_gpu_that_has_it(monkeypatch, supported, words):
-    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    monkeypatch.setattr(engine_config, "has_gpu", lambda: True)
     monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: supported)
-    assert engines.why_not(Engine(use_gpu=True, precision="bf16")) == words
+    assert engine_config.why_not(Engine(use_gpu=True, precision="bf16")) == words
 
 
 def test_names_of_precisions_are_paddles():
-    assert PRECISIONS == tuple(engines.PRECISION_TYPES) == tuple(engines.TENSORRT_MODES)
-    for name in engines.PRECISION_TYPES.values():
-        assert hasattr(engines.inference.PrecisionType, name)
+    assert PRECISIONS == tuple(engine_config.PRECISION_TYPES) == tuple(engine_config.TENSORRT_MODES)
+    for name in engine_config.PRECISION_TYPES.values():
+        assert hasattr(engine_config.inference.PrecisionType, name)
 
 
 def test_names_of_tensorrts_modes_are_paddles():
     tensorrt = pytest.importorskip("paddle.tensorrt", reason="PaddlePaddle for CPUs and 2.6 have none")
-    for name in engines.TENSORRT_MODES.values():
+    for name in engine_config.TENSORRT_MODES.values():
         assert hasattr(tensorrt.PrecisionMode, name)
 
 

@@ -19,7 +19,7 @@ from cait.deploy import autolog
 from cait.deploy.autolog import Stopwatch
 from cait.deploy.bundle import digest_of_bundle, read_description
 from cait.deploy.classify import Reader, classify, find_images, read_ahead
-from cait.deploy.engine_kind import Engine
+from cait.deploy.engine import Engine
 from cait.deploy.pixel_reader import MAX_PIXELS
 from cait.deploy.predictor import Predictor
 from cait.errors import CaitError

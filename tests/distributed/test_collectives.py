@@ -14,7 +14,7 @@ import paddle
 import pytest
 
 from cait.distributed import collectives
-from cait.weights.load import load_tensors
+from cait.weights.read import load_tensors
 from project import MAIN, ROOT, run_python
 from runs import WHOLE_RECIPE, assert_ends_equal, assert_same_weights, rows_of, without_timing
 

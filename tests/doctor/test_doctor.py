@@ -248,7 +248,7 @@ def test_what_is_not_ours_is_not_replaced(tmp_path):
 
 
 def test_one_gpu_is_not_two(settings, monkeypatch):
-    monkeypatch.setattr(peers, "select", lambda device: None)
+    monkeypatch.setattr("cait.machine.device.select_device", lambda device: None)
     monkeypatch.setattr("paddle.device.cuda.device_count", lambda: 1)
     (line,) = peers.check(Settings(settings.model, "gpu", settings.scratch))
     assert (line.verdict, line.detail) == (MISSING, "this machine has one GPU")

@@ -100,11 +100,11 @@ def test_every_training_holds_its_folder_to_its_end(tiny_config, tmp_path, monke
 
         monkeypatch.setattr(training, name, noting)
 
-    for name in ("check_is_free", "build_loaders", "open_job", "_draw"):
+    for name in ("check_is_free", "build_loaders", "open_job", "train_one_epoch"):
         note_lock(name)
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1, OUTPUT_DIR=output))
     folder = next(tmp_path.rglob("latest.pdparams")).parent
-    assert seen == [(name, [folder]) for name in ("check_is_free", "build_loaders", "open_job", "_draw")]
+    assert seen == [(name, [folder]) for name in ("check_is_free", "build_loaders", "open_job", "train_one_epoch")]
     assert not lock_file(folder, "train").exists()
 
 

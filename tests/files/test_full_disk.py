@@ -20,10 +20,11 @@ from cait.errors import CaitError
 from cait.records.figure import picture
 from cait.records.predictions import write_reprod_log, write_results
 from cait.train import jobs
+from cait.train.checkpoint import save_checkpoint
 from cait.train.confusion import write_confusion
 from cait.weights import download
-from cait.weights.convert import write_any
-from cait.weights.load import load_tensors, save_checkpoint, save_weights
+from cait.weights.read import load_tensors
+from cait.weights.write import save_weights, write_any
 from models import small_model
 from project import CLASS_NAMES
 
@@ -139,7 +140,7 @@ def test_training_on_a_full_disk_ends_with_its_checkpoint_intact(tiny_config, tm
         with full_disk():
             return save_checkpoint(*arguments, **options)
 
-    monkeypatch.setattr("cait.train.training.save_checkpoint", save)
+    monkeypatch.setattr("cait.train.run.save_checkpoint", save)
     with pytest.raises(CaitError, match=r"run/\.?\S+\.pd\w+: cannot be written \(file too large\)"):
         jobs.run(tiny_config(TRAIN__NUM_EPOCHS=4))
     progress = load_tensors(folder / "latest.pdstates")["progress"]

@@ -29,24 +29,23 @@ def main():
     share_cores()
     import numpy as np
 
+    from cait import zoo
     from cait.distributed import collectives
-    from cait.train import jobs, losses, training
+    from cait.train import jobs, losses, recipe, training
     from cait.train.optim import optimizer_state
 
     if what == "float64":
         import paddle
 
-        from cait.train import start as common
-
         paddle.set_default_dtype("float64")
-        common.Normalize = functools.partial(common.Normalize, dtype="float64")
+        zoo.Normalize = functools.partial(zoo.Normalize, dtype="float64")
         jobs.run(config)
         return
 
     if what == "nan":
         plain = losses.label_smoothing_cross_entropy(0.0)
         scale = float("nan") if collectives.rank() == 1 else 1.0
-        training.label_smoothing_cross_entropy = lambda smoothing: lambda *words: plain(*words) * scale
+        recipe.label_smoothing_cross_entropy = lambda smoothing: lambda *words: plain(*words) * scale
         jobs.run(config)
         return
 
@@ -73,7 +72,7 @@ def main():
         sys.exit("\n".join(sorted(found)) or 0)
 
     if what == "steps":
-        sums, losses_of_steps, save = [], [], training._Run.save
+        sums, losses_of_steps, save = [], [], training.Run.save
 
         def remember_step(self, *words, **more):
             save(self, *words, **more)
@@ -83,13 +82,13 @@ def main():
                 loss, _, _, images = sums[-1] - (sums[-2] if states[0][0] > 1 else 0.0)
                 losses_of_steps.append(loss / images)
 
-        training._Run.save = remember_step
+        training.Run.save = remember_step
         jobs.run(config)
         pathlib.Path(config.OUTPUT_DIR, f"steps{collectives.rank()}.json").write_text(json.dumps(losses_of_steps))
         return
 
     found = {}
-    run_class, start_equal = training._Run, training._start_equal
+    run_class, start_equal = training.Run, training._start_equal
 
     def remember_start(config, progress, model, ema):
         start_equal(config, progress, model, ema)
@@ -100,10 +99,10 @@ def main():
             super().save(*words, **more)
             found.update({name: value.numpy().copy() for name, value in self.model.state_dict().items()})
             found.update({f"{name}/ema": value.numpy().copy() for name, value in self.ema.averages.items()})
-            state = optimizer_state(self.optimizer, self.model)
+            state = optimizer_state(self.step.optimizer, self.model)
             found.update({f"{name}/state": np.asarray(value).copy() for name, value in state.items()})
 
-    training._Run, training._start_equal = Remembering, remember_start
+    training.Run, training._start_equal = Remembering, remember_start
     collectives.BUCKET_ELEMENTS = 1000  # several buckets, and tensors larger than one
     jobs.run(config)
     np.savez(f"{what}{collectives.rank()}.npz", **found)

@@ -504,7 +504,7 @@ def safetensors() -> Iterator[tuple[str, Files]]:
 def read_weights(folder: pathlib.Path) -> None:
     """As conversion reads it."""
     from cait.weights.input_record import read_input
-    from cait.weights.layout import read_torch_layout
+    from cait.weights.read import read_torch_layout
 
     read_input(folder / "case.safetensors", read_torch_layout(folder / "case.safetensors"))
 

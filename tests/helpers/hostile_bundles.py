@@ -11,13 +11,12 @@ import tempfile
 @functools.cache
 def _bundle():
     """The files of a bundle of a tiny model, with its fused programs where the operators can be used."""
-    from conftest import CLASS_NAMES, TINY
-
     from cait.align.golden import load_golden_weights
     from cait.config.read import make_config
     from cait.deploy.export import build_description, export
-    from cait.weights.load import save_weights
+    from cait.weights.write import save_weights
     from cait.zoo import build_model
+    from project import CLASS_NAMES, TINY
 
     config = make_config(dict(TINY))
     model = load_golden_weights(build_model(config))
@@ -83,7 +82,7 @@ def bundles():
 
 def run_bundle(folder):
     """As inference does with each of the programs, the self-test included."""
-    from cait.deploy.engine_kind import Engine
+    from cait.deploy.engine import Engine
     from cait.deploy.predictor import Predictor
 
     Predictor(folder, Engine(fused=False))

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from cait.weights.load import load_tensors
+from cait.weights.read import load_tensors
 
 # Lines of metrics.jsonl.
 ROWS = [

@@ -10,8 +10,8 @@ from PIL import Image
 from cait.errors import CaitError, UsageError
 from cait.machine.device import why_no_profiler
 from cait.records.monitor import StepProfiler, write_scalars
-from cait.train import jobs, training
-from cait.weights.load import load_tensors
+from cait.train import jobs, run
+from cait.weights.read import load_tensors
 from runs import rows_of
 
 
@@ -45,7 +45,7 @@ def test_curves_are_an_extra(tiny_config, tmp_path, monkeypatch):
     def missing(*_):
         raise CaitError("matplotlib is needed for the picture")
 
-    monkeypatch.setattr(training, "plot_learning_curves", missing)
+    monkeypatch.setattr(run, "plot_learning_curves", missing)
     jobs.run(tiny_config(TRAIN__NUM_EPOCHS=1))
     log = (tmp_path / "run" / "log_train.txt").read_text()
     assert "no learning_curves.png: matplotlib is needed for the picture" in log

@@ -20,7 +20,7 @@ import serve_load
 from cait.deploy.bundle import read_description
 from cait.deploy.bundle_schema import CLASS_ATTENTION
 from cait.deploy.classify import Reader
-from cait.deploy.engine_kind import Engine
+from cait.deploy.engine import Engine
 from cait.deploy.predictor import Predictor
 from cait.records.predictions import read_results
 from project import ROOT, run_python

@@ -10,7 +10,7 @@ import pytest
 import attackers
 import serve_load
 from cait.deploy.classify import Reader, classify
-from cait.deploy.engine_kind import Engine
+from cait.deploy.engine import Engine
 from cait.deploy.predictor import Predictor
 from hostile_images import SLOW
 from serve_load import form, post

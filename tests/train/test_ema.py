@@ -13,7 +13,7 @@ from cait.train import jobs
 from cait.train.ema import ModelEma
 from cait.train.optim import adamw
 from cait.weights.layout import swap_layout
-from cait.weights.load import load_tensors
+from cait.weights.read import load_tensors
 from models import one_step, seeded_model, tiny_golden_model
 from project import GOLDEN
 from runs import assert_same_weights, rows_of

@@ -15,8 +15,8 @@ import yaml
 from cait.config.read import make_config
 from cait.errors import CaitError, UsageError
 from cait.machine import device
-from cait.train import jobs, start
-from cait.weights.load import load_tensors
+from cait.train import jobs
+from cait.weights.read import load_tensors
 from runs import assert_same_weights, rows_of, without_timing
 
 
@@ -395,11 +395,11 @@ def test_flags_of_paddle_are_those_of_the_device(monkeypatch, kind, is_set):
         if not is_set:
             monkeypatch.delenv(name)
     monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "")
-    monkeypatch.setattr(start, "has_gpu", lambda: kind == "gpu")
+    monkeypatch.setattr(device, "has_gpu", lambda: kind == "gpu")
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(paddle.device, "set_device", lambda name: found.update(device=name))
     monkeypatch.setattr(paddle, "set_flags", found.update)
-    start.select_device(make_config({}))
+    device.select_device("auto")
     assert found == {"device": kind, **({} if is_set else device.DEVICE_FLAGS[kind])}
 
 

@@ -15,16 +15,19 @@ from cait.data.normalize import Normalize
 from cait.data.transforms import EvalTransform
 from cait.errors import CaitError
 from cait.model import CaiT
-from cait.train import evaluation, loop
+from cait.train import evaluation, loop, step
 from cait.train.ema import ModelEma
 from cait.train.losses import soft_target_cross_entropy
+from cait.train.mixed_precision import Precision
 from cait.train.mixup import Mixup
 from cait.train.optim import adamw
+from cait.train.step import TrainStep
 from pictures import noise_images
 
 LOG = logging.getLogger("test_engine")
 LOG.setLevel(logging.INFO)
 NORMALIZE = Normalize([0.5] * 3, [0.5] * 3, "float64")
+PLANNED = loop.EpochPlan._fields
 
 
 def small_model(**arguments):
@@ -46,12 +49,17 @@ def make_loader(tmp_path):
     return make
 
 
-def train(model, loader, epoch=1, **options):
+def train_epoch(model, loader, criterion, optimizer, **options):
+    """An epoch; the options are those of the plan, of `train_one_epoch` and of the step."""
+    plan = loop.EpochPlan(**{"epoch": 1, "num_epochs": 3} | {n: options.pop(n) for n in PLANNED if n in options})
+    rest = {name: options.pop(name) for name in ("start", "save") if name in options}
+    return loop.train_one_epoch(TrainStep(model, NORMALIZE, criterion, optimizer, **options), loader, LOG, plan, **rest)
+
+
+def train(model, loader, **options):
     optimizer = adamw(model, 0.05)
     optimizer.set_lr(1e-2)
-    result = loop.train_one_epoch(
-        model, loader, NORMALIZE, nn.CrossEntropyLoss(), optimizer, LOG, epoch=epoch, num_epochs=3, **options
-    )
+    result = train_epoch(model, loader, nn.CrossEntropyLoss(), optimizer, **options)
     return result, np.concatenate([parameter.numpy().ravel() for parameter in model.parameters()])
 
 
@@ -80,7 +88,7 @@ def test_drop_path_differs_from_process_to_process(make_loader, monkeypatch):
         return train(small_model(drop_path=0.5), make_loader(5))[1]
 
     first = weights()
-    monkeypatch.setattr(loop.collectives, "rank", lambda: 1)
+    monkeypatch.setattr(step.collectives, "rank", lambda: 1)
     assert not np.array_equal(first, weights())
 
 
@@ -99,9 +107,7 @@ def test_training_learns(make_loader):
     optimizer.set_lr(1e-2)
     losses = []
     for epoch in range(1, 41):
-        result = loop.train_one_epoch(
-            model, loader, NORMALIZE, nn.CrossEntropyLoss(), optimizer, LOG, epoch=epoch, num_epochs=40
-        )
+        result = train_epoch(model, loader, nn.CrossEntropyLoss(), optimizer, epoch=epoch, num_epochs=40)
         losses.append(result.loss)
     assert losses[-1] < 0.5 * losses[0]
 
@@ -142,11 +148,15 @@ class FixedLogits(nn.Layer):
         return paddle.to_tensor(logits)
 
 
+def classifier(model):
+    return evaluation.Classifier(model, NORMALIZE, Precision())
+
+
 def test_evaluation_counts_images_not_batches(tmp_path):
     dataset = ImageDataset(noise_images(tmp_path, 10), EvalTransform((8, 8)), 3, seed=0)
     loader = ImageLoader(dataset, 4, shuffle=False, seed=0, num_workers=0)  # batches of 4, 4 and 2
     model = FixedLogits(10, wrong={8}, second={0, 9})
-    result = evaluation.evaluate(model, loader, NORMALIZE, LOG)
+    result = evaluation.evaluate(classifier(model), loader, LOG)
     assert (result.acc1, result.acc5, result.num_images) == (0.7, 0.9, 10)
     assert result.loss == pytest.approx(_mean_loss(FixedLogits(10, {8}, {0, 9})), rel=1e-6)
 
@@ -159,7 +169,7 @@ def _mean_loss(model):
 def test_fewer_than_five_classes(tmp_path):
     source = noise_images(tmp_path, 3)
     loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 4, False, 0, 0)
-    result = evaluation.evaluate(FixedLogits(3, set(), {1}), loader, NORMALIZE, LOG)
+    result = evaluation.evaluate(classifier(FixedLogits(3, set(), {1})), loader, LOG)
     assert (result.acc1, result.acc5) == (pytest.approx(2 / 3), 1.0)
 
 
@@ -167,7 +177,7 @@ def test_prediction_gives_softmax_probabilities(tmp_path):
     source = noise_images(tmp_path, 3)
     loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 2, False, 0, 0)
     model = FixedLogits(4, set(), {1})
-    results = list(evaluation.predict(model, loader, NORMALIZE, LOG, top_k=2))
+    results = list(evaluation.predict(classifier(model), loader, LOG, top_k=2))
     assert [name for name, _, _ in results] == source.names
     assert [best[0][0] for _, best, _ in results] == [0, 2, 2]
     e = np.e
@@ -230,9 +240,7 @@ def test_gradients_that_are_not_finite_stop(make_loader):
         with pytest.raises(
             CaitError, match="the norm of the gradients is (inf|nan) at epoch 1, step 0.* that of head.weight"
         ):
-            loop.train_one_epoch(
-                model, make_loader(5), NORMALIZE, criterion, optimizer, LOG, epoch=1, num_epochs=1, grad_clip=grad_clip
-            )
+            train_epoch(model, make_loader(5), criterion, optimizer, num_epochs=1, grad_clip=grad_clip)
     assert all(np.array_equal(left, right) for left, right in zip(before, weights_of(model)))
 
 
@@ -281,9 +289,7 @@ def test_the_accuracy_of_training_is_against_the_labels(make_loader):
         return mixup(images, labels, rng)
 
     optimizer = adamw(model, 0.0)
-    result = loop.train_one_epoch(
-        model, make_loader(5), NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=1, num_epochs=1, mix=mix
-    )
+    result = train_epoch(model, make_loader(5), soft_target_cross_entropy, optimizer, num_epochs=1, mix=mix)
     assert result.acc1 == 1.0 and result.loss > 1.5
 
 
@@ -292,11 +298,8 @@ def test_an_epoch_goes_on_within_it(make_loader, accum_iter, batch_size, stop):
     """The state after `stop` steps, taken up by another optimizer, ends in the same weights, loss and accuracy."""
 
     def run(model, optimizer, **options):
-        mix = Mixup(10, 0.8, 1.0)
-        return loop.train_one_epoch(
-            model, make_loader(batch_size), NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=2,
-            num_epochs=3, accum_iter=accum_iter, mix=mix, seed=3, **options,
-        )  # fmt: skip
+        options |= {"mix": Mixup(10, 0.8, 1.0), "seed": 3, "epoch": 2, "accum_iter": accum_iter}
+        return train_epoch(model, make_loader(batch_size), soft_target_cross_entropy, optimizer, **options)
 
     class Stop(Exception):
         pass
@@ -373,7 +376,5 @@ def test_a_step_waits_for_the_device_once(make_loader, reads):
     optimizer.set_lr(1e-2)
     options = {"mix": mix, "after_step": after_step, "accum_iter": 2, "grad_clip": 1e-3, "report_freq": 100}
     loader = make_loader(1)
-    loop.train_one_epoch(
-        model, loader, NORMALIZE, soft_target_cross_entropy, optimizer, LOG, epoch=1, num_epochs=3, **options
-    )
+    train_epoch(model, loader, soft_target_cross_entropy, optimizer, **options)
     assert len(seen) == 5 and [after - before for before, after in zip(seen[1:], seen[2:])] == [1, 1, 1]

@@ -6,7 +6,8 @@ import pytest
 from paddle import nn
 from paddle.nn.utils import clip_grad_norm_
 
-from cait.train.not_finite import clip_gradients, explain, first_layer_not_finite, gradient_norm
+from cait.train.not_finite import explain, first_layer_not_finite
+from cait.train.optim import clip_gradients, gradient_norm
 from models import seeded_model
 
 

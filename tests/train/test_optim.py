@@ -4,18 +4,8 @@ import numpy as np
 import pytest
 
 from cait.errors import CaitError
-from cait.train.optim import (
-    FROZEN,
-    adamw,
-    freeze,
-    is_decayed,
-    layer_number,
-    learning_rate,
-    learning_rate_text,
-    load_optimizer_state,
-    optimizer_state,
-    scaled_learning_rate,
-)
+from cait.train.optim import FROZEN, adamw, freeze, is_decayed, layer_number, load_optimizer_state, optimizer_state
+from cait.train.schedule import learning_rate, learning_rate_text, scaled_learning_rate
 from models import one_step, seeded_model, tiny_golden_model
 from project import GOLDEN
 

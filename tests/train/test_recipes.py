@@ -9,7 +9,7 @@ from cait.config.read import make_config, read_yaml
 from cait.data.prepare.lite import write_lite
 from cait.deploy.export import build_description, export
 from cait.train import jobs, training
-from cait.weights.load import save_weights
+from cait.weights.write import save_weights
 from cait.zoo import build_model
 from project import ROOT
 from runs import rows_of
@@ -57,7 +57,7 @@ def teacher(data, tmp_path_factory):
 @pytest.fixture
 def losses(monkeypatch):
     """The loss of every batch."""
-    found, real = [], training._mix_and_criterion
+    found, real = [], training.build_mix_and_criterion
 
     def spied(*arguments):
         mix, criterion = real(*arguments)
@@ -69,7 +69,7 @@ def losses(monkeypatch):
 
         return mix, recording
 
-    monkeypatch.setattr(training, "_mix_and_criterion", spied)
+    monkeypatch.setattr(training, "build_mix_and_criterion", spied)
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cait.errors import CaitError, UsageError
 from cait.train import jobs
-from cait.weights.files import check_can_resume
+from cait.weights.checkpoints import check_can_resume
 from runs import assert_same_weights, rows_of, without_timing
 
 KEPT = (

@@ -9,7 +9,7 @@ from cait.data.build import build_loaders
 from cait.errors import CaitError, UsageError
 from cait.train import jobs
 from cait.train.optim import FROZEN
-from cait.weights.load import load_tensors
+from cait.weights.read import load_tensors
 from runs import WHOLE_RECIPE, assert_same_weights, rows_of, without_timing
 
 RECIPE = {name.replace(".", "__"): value for name, value in WHOLE_RECIPE.items()}
@@ -138,14 +138,14 @@ def stopped(tiny_config, tmp_path, monkeypatch):
     """The folder of a run that was stopped after its first step, saved there."""
     from cait.train import training
 
-    save = training._Run.save
+    save = training.Run.save
 
     def save_and_stop(self, names, ema_names=(), **more):
         save(self, names, ema_names, **more)
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "save", save_and_stop)
+        patch.setattr(training.Run, "save", save_and_stop)
         with pytest.raises(Stop):
             jobs.run(tiny_config(SAVE_STEPS=1))
     return str(tmp_path / "run")

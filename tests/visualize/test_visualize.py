@@ -13,7 +13,7 @@ from cait.config.read import make_config, read_yaml
 from cait.config.saved import save_config
 from cait.data.image_files import spread
 from cait.deploy.bundle_schema import CLASS_ATTENTION
-from cait.deploy.engine_kind import Engine
+from cait.deploy.engine import Engine
 from cait.deploy.export import build_description
 from cait.deploy.predictor import Predictor
 from cait.errors import CaitError, UsageError

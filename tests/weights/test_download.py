@@ -15,7 +15,7 @@ from cait.advice import MIRROR, after_failed_download
 from cait.errors import CaitError
 from cait.weights import download
 from cait.weights.layout import transpose_linear
-from cait.weights.load import load_tensors
+from cait.weights.read import load_tensors
 from cait.zoo import create_model
 from project import GOLDEN, ROOT, run_python
 

@@ -10,11 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cait.errors import CaitError
+from cait.train import checkpoint
 from cait.train.optim import adamw
 from cait.variants import list_models
-from cait.weights import layout, load
-from cait.weights import load as checkpoint
-from cait.weights import load as ckpt
+from cait.weights import layout, load, write
 from cait.weights.input_record import METADATA, in_record, read_input, record_of
 from cait.weights.position_embedding import resize_pos_embed
 from cait.weights.safetensors_file import read_metadata
@@ -30,7 +29,7 @@ TALL, SQUARE, WIDE = (32, 8), (16, 16), (8, 32)  # 16 patches each: 8x2, 4x4 and
 
 def save(model, folder, kind):
     """The weights of a model with their record, as the commands write them; the file."""
-    load.save_weights(model, folder / "weights.pdparams")
+    write.save_weights(model, folder / "weights.pdparams")
     if kind == "safetensors":
         result = run_python(SCRIPT, folder / "weights.pdparams", "--to", "safetensors")
         assert result.returncode == 0, result.stderr
@@ -48,7 +47,7 @@ def save_bare(model, folder):
 def test_a_grid_that_is_no_square_is_resized_from_where_its_patches_were(tmp_path, kind, size):
     model, other = small_model(image_size=TALL), small_model(image_size=size)
     file, grid = save(model, tmp_path, kind), tuple(side // 4 for side in size)
-    notes = ckpt.load_weights(other, file)
+    notes = load.load_weights(other, file)
     assert notes[1:] == [f"position embedding resized from 8x2 to {grid[0]}x{grid[1]} patches"]
     expected = resize_pos_embed(model.pos_embed.numpy(), grid, (8, 2))
     assert np.array_equal(other.pos_embed.numpy(), expected)
@@ -59,7 +58,7 @@ def test_rows_of_a_tall_grid_stay_rows(tmp_path):
     model, other = small_model(image_size=TALL), small_model(image_size=SQUARE)
     rows = np.repeat(np.arange(8.0), 2)[None, :, None] * np.ones(8)
     model.pos_embed.set_value(rows.astype("float32"))
-    ckpt.load_weights(other, save(model, tmp_path, "pdparams"))
+    load.load_weights(other, save(model, tmp_path, "pdparams"))
     found = other.pos_embed.numpy().reshape(4, 4, 8)
     np.testing.assert_allclose(found[:, :, 0], np.repeat([[0.5], [2.5], [4.5], [6.5]], 4, axis=1), atol=0.1)
 
@@ -68,7 +67,7 @@ def test_rows_of_a_tall_grid_stay_rows(tmp_path):
 def test_the_same_grid_returns_as_it_was(tmp_path, kind):
     model, other = small_model(image_size=WIDE), small_model(image_size=WIDE)
     file = save(model, tmp_path, kind)
-    assert ckpt.load_weights(other, file) == [f"weights from {file}"]
+    assert load.load_weights(other, file) == [f"weights from {file}"]
     assert_equal_weights(model, other)
 
 
@@ -106,7 +105,7 @@ def test_the_fixed_image_of_a_conversion_has_the_recorded_grid(tmp_path):
     digests = set()
     for size in (TALL, SQUARE):
         paddle.seed(3)
-        load.save_weights(small_model(image_size=size, init_values=1.0), tmp_path / "a.pdparams")
+        write.save_weights(small_model(image_size=size, init_values=1.0), tmp_path / "a.pdparams")
         result = run_python(SCRIPT, tmp_path / "a.pdparams", "--to", "safetensors", "--force", "--verify")
         digests.add(result.stdout.splitlines()[-1])
     assert len(digests) == 2 and all("logits of the fixed image" in words for words in digests)
@@ -152,7 +151,7 @@ def test_others_load_safetensors_files_with_a_record(tmp_path):
 )
 def test_what_a_file_without_record_is_taken_for(tmp_path, saved, size, words):
     file = save_bare(small_model(image_size=saved), tmp_path)
-    notes = ckpt.load_weights(small_model(image_size=size), file)[1:]
+    notes = load.load_weights(small_model(image_size=size), file)[1:]
     assert (notes == []) if words is None else (len(notes) == 1 and notes[0].startswith(words))
 
 
@@ -161,14 +160,14 @@ def test_a_file_without_record_that_is_no_square_cannot_be_resized(tmp_path):
     with pytest.raises(
         CaitError, match="for 6 patches, the model's for 4x4; it cannot be resized, since the file does"
     ):
-        ckpt.load_weights(small_model(image_size=SQUARE), file)
+        load.load_weights(small_model(image_size=SQUARE), file)
 
 
 def test_files_with_the_record_of_before_load(tmp_path):
     model, other = small_model(image_size=PUBLISHED), small_model(image_size=PUBLISHED)
     file = save_bare(model, tmp_path)
     append_record(file, {"epoch": 3})
-    assert ckpt.load_weights(other, file) == [f"weights from {file}"]
+    assert load.load_weights(other, file) == [f"weights from {file}"]
     assert_equal_weights(model, other)
 
 
@@ -196,7 +195,7 @@ def test_a_record_that_contradicts_its_tensors_is_refused(tmp_path, change, word
         tensors = layout.transpose_linear({name: value.numpy() for name, value in model.state_dict().items()})
         save_file(tensors, file, {METADATA: json.dumps(facts)})
     with pytest.raises(CaitError, match=words):
-        ckpt.load_weights(small_model(image_size=TALL), file)
+        load.load_weights(small_model(image_size=TALL), file)
 
 
 def test_a_state_of_another_grid_is_not_resumed(tmp_path):
@@ -212,11 +211,11 @@ def test_a_state_of_another_grid_is_not_resumed(tmp_path):
 def test_other_pixels_than_in_training_are_warned_of(tmp_path):
     model = small_model()
     model.pixel_stats = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]
-    load.save_weights(model, tmp_path / "a.pdparams")
+    write.save_weights(model, tmp_path / "a.pdparams")
     same, other, unknown = small_model(), small_model(), small_model()
     same.pixel_stats, other.pixel_stats = model.pixel_stats, ([0.485, 0.5, 0.5], [0.5, 0.5, 0.5])
-    assert len(ckpt.load_weights(same, tmp_path / "a")) == len(ckpt.load_weights(unknown, tmp_path / "a")) == 1
-    note = ckpt.load_weights(other, tmp_path / "a")[1]
+    assert len(load.load_weights(same, tmp_path / "a")) == len(load.load_weights(unknown, tmp_path / "a")) == 1
+    note = load.load_weights(other, tmp_path / "a")[1]
     assert note.startswith(
         f"warning: {tmp_path / 'a.pdparams'} was trained with DATA.MEAN [0.5, 0.5, 0.5] and DATA.STD"
     )

@@ -10,11 +10,9 @@ from paddle.nn import functional as F
 
 from cait.align.golden import golden_images
 from cait.errors import CaitError, UsageError
+from cait.train import checkpoint
 from cait.train.optim import adamw, optimizer_state
-from cait.weights import load
-from cait.weights import load as checkpoint
-from cait.weights import load as ckpt
-from cait.weights import load as read
+from cait.weights import load, read, write
 from cait.weights.position_embedding import resize_pos_embed
 from models import assert_equal_weights, small_model, trained
 from project import GOLDEN
@@ -22,15 +20,15 @@ from project import GOLDEN
 
 def test_weights_return_as_they_were(tmp_path):
     model, other = small_model(), small_model()
-    load.save_weights(model, tmp_path / "weights.pdparams")
+    write.save_weights(model, tmp_path / "weights.pdparams")
     for name in ("weights", "weights.pdparams"):
-        assert ckpt.load_weights(other, tmp_path / name) == [f"weights from {tmp_path / 'weights.pdparams'}"]
+        assert load.load_weights(other, tmp_path / name) == [f"weights from {tmp_path / 'weights.pdparams'}"]
         assert_equal_weights(model, other)
 
 
 def test_a_name_with_dots_is_found(tmp_path):
-    load.save_weights(small_model(), tmp_path / "v1.2.pdparams")
-    ckpt.load_weights(small_model(), tmp_path / "v1.2")
+    write.save_weights(small_model(), tmp_path / "v1.2.pdparams")
+    load.load_weights(small_model(), tmp_path / "v1.2")
 
 
 def test_the_weights_are_anybodys_paddle_load(tmp_path):
@@ -67,7 +65,7 @@ def test_a_later_save_leaves_the_other_names_alone(tmp_path):
     checkpoint.save_checkpoint(tmp_path, ["latest"], *trained(), {"epoch": 2})
     assert read.load_tensors(tmp_path / "best_model.pdstates")["progress"] == {"epoch": 1}
     best = small_model()
-    ckpt.load_weights(best, tmp_path / "best_model")
+    load.load_weights(best, tmp_path / "best_model")
     assert_equal_weights(model, best)
 
 
@@ -83,7 +81,7 @@ def test_no_hard_links_no_difference(tmp_path, monkeypatch):
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "weights.pdparams"
-    load.save_weights(small_model(), path)
+    write.save_weights(small_model(), path)
     before = path.read_bytes()
 
     def fail(state, name):
@@ -93,13 +91,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(paddle, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        load.save_weights(small_model(), path)
+        write.save_weights(small_model(), path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
 
 
 def test_weights_without_a_training_state_say_so(tmp_path):
     model = small_model()
-    load.save_weights(model, tmp_path / "weights.pdparams")
+    write.save_weights(model, tmp_path / "weights.pdparams")
     other = small_model()
     assert checkpoint.load_checkpoint(other, adamw(other, 0.0), tmp_path / "weights") is None
     assert_equal_weights(model, other)
@@ -118,11 +116,11 @@ def test_weights_without_a_training_state_say_so(tmp_path):
     ],
 )
 def test_weights_of_another_model_are_an_error(tmp_path, arguments, words):
-    load.save_weights(small_model(**arguments), tmp_path / "weights.pdparams")
+    write.save_weights(small_model(**arguments), tmp_path / "weights.pdparams")
     model = small_model()
     before = {name: parameter.numpy() for name, parameter in model.named_parameters()}
     with pytest.raises(CaitError) as caught:
-        ckpt.load_weights(model, tmp_path / "weights")
+        load.load_weights(model, tmp_path / "weights")
     assert f"{tmp_path / 'weights.pdparams'}: weights of another model: " in str(caught.value)
     assert words in str(caught.value)
     for name, parameter in model.named_parameters():
@@ -136,32 +134,32 @@ def test_a_tensor_that_is_none_is_an_error(tmp_path):
     with open(tmp_path / "weights.pdparams", "wb") as file:
         pickle.dump(weights, file)
     with pytest.raises(CaitError, match="head.bias holds <U1, not floating-point numbers"):
-        ckpt.load_weights(model, tmp_path / "weights")
+        load.load_weights(model, tmp_path / "weights")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", pickle.dumps([1, 2]), pickle.dumps({})])
 def test_what_is_no_checkpoint_is_an_error(tmp_path, content):
     (tmp_path / "weights.pdparams").write_bytes(content)
     with pytest.raises(CaitError, match="weights.pdparams: not a"):
-        ckpt.load_weights(small_model(), tmp_path / "weights")
+        load.load_weights(small_model(), tmp_path / "weights")
 
 
 def test_a_truncated_checkpoint_is_an_error(tmp_path):
     path = tmp_path / "weights.pdparams"
-    load.save_weights(small_model(), path)
+    write.save_weights(small_model(), path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CaitError, match="weights.pdparams: not a Paddle checkpoint, or damaged"):
-        ckpt.load_weights(small_model(), path)
+        load.load_weights(small_model(), path)
 
 
 def test_a_missing_checkpoint_is_an_error(tmp_path):
     with pytest.raises(CaitError, match="nowhere: no such checkpoint"):
-        ckpt.load_weights(small_model(), tmp_path / "nowhere")
+        load.load_weights(small_model(), tmp_path / "nowhere")
 
 
 def test_weights_under_the_name_of_a_state_are_an_error(tmp_path):
     model, optimizer = trained()
-    load.save_weights(model, tmp_path / "latest.pdstates")
+    write.save_weights(model, tmp_path / "latest.pdstates")
     with pytest.raises(CaitError, match="latest.pdstates: not the state of a training run"):
         checkpoint.load_checkpoint(model, optimizer, tmp_path / "latest")
 
@@ -176,9 +174,9 @@ def test_the_position_embedding_is_resized_as_the_reference_does():
 
 @pytest.mark.parametrize("size, grid", [(16, "4x4"), ((8, 12), "2x3"), (4, "1x1")])
 def test_weights_run_at_another_resolution(tmp_path, size, grid):
-    load.save_weights(small_model(image_size=12), tmp_path / "weights.pdparams")
+    write.save_weights(small_model(image_size=12), tmp_path / "weights.pdparams")
     model = small_model(image_size=size)
-    notes = ckpt.load_weights(model, tmp_path / "weights")
+    notes = load.load_weights(model, tmp_path / "weights")
     assert notes[1:] == [f"position embedding resized from 3x3 to {grid} patches"]
     side = (size, size) if isinstance(size, int) else size
     assert np.isfinite(model(paddle.randn([1, 3, *side])).numpy()).all()
@@ -193,12 +191,12 @@ def test_rows_and_columns_of_the_position_embedding_keep_their_places():
 
 def test_a_head_of_another_class_count_is_fresh_only_when_asked_for(tmp_path):
     other = small_model(num_classes=4)
-    load.save_weights(other, tmp_path / "weights.pdparams")
+    write.save_weights(other, tmp_path / "weights.pdparams")
     model = small_model()
     head = model.head.weight.numpy()
     with pytest.raises(CaitError, match="MODEL.RESET_HEAD=true"):
-        ckpt.load_weights(model, tmp_path / "weights")
-    notes = ckpt.load_weights(model, tmp_path / "weights", reset_head=True)
+        load.load_weights(model, tmp_path / "weights")
+    notes = load.load_weights(model, tmp_path / "weights", reset_head=True)
     assert notes[1:] == ["fresh head for 3 classes in place of 4"]
     assert np.array_equal(model.head.weight.numpy(), head)
     assert np.array_equal(model.norm.weight.numpy(), other.norm.weight.numpy())
@@ -207,8 +205,8 @@ def test_a_head_of_another_class_count_is_fresh_only_when_asked_for(tmp_path):
 
 def test_a_head_of_the_same_class_count_is_never_reset(tmp_path):
     other, model = small_model(), small_model()
-    load.save_weights(other, tmp_path / "weights.pdparams")
-    assert len(ckpt.load_weights(model, tmp_path / "weights", reset_head=True)) == 1
+    write.save_weights(other, tmp_path / "weights.pdparams")
+    assert len(load.load_weights(model, tmp_path / "weights", reset_head=True)) == 1
     assert_equal_weights(model, other)
 
 
@@ -216,7 +214,7 @@ def test_a_head_of_the_same_class_count_is_never_reset(tmp_path):
 def test_checkpoints_of_pytorch_load_directly(name):
     tiny = {"image_size": 16, "patch_size": 4, "num_classes": 10, "embed_dim": 24, "depth": 3, "num_heads": 2}
     model = small_model(**tiny)
-    ckpt.load_weights(model, GOLDEN / name)
+    load.load_weights(model, GOLDEN / name)
     golden = np.load(GOLDEN / "train_tiny.npz")["logits"]
     model.eval()
     images = paddle.to_tensor(golden_images(1, 8, 16, 16).astype("float32"))
@@ -238,17 +236,17 @@ def test_content_that_is_no_weights_is_an_error(tmp_path, content, words):
     with open(tmp_path / "weights.pdparams", "wb") as file:
         pickle.dump(content, file)
     with pytest.raises(CaitError, match=words):
-        ckpt.load_weights(small_model(), tmp_path / "weights")
+        load.load_weights(small_model(), tmp_path / "weights")
 
 
 def test_weights_in_bfloat16_are_refused(tmp_path):
     weights = {name: tensor.astype("bfloat16") for name, tensor in small_model().state_dict().items()}
     paddle.save(weights, str(tmp_path / "weights.pdparams"))
     with pytest.raises(CaitError, match="is in bfloat16"):
-        ckpt.load_weights(small_model(), tmp_path / "weights")
+        load.load_weights(small_model(), tmp_path / "weights")
 
 
 def test_a_file_of_another_kind_is_never_unpickled(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"cos\nmkdir\n(S'owned'\ntR.")
     with pytest.raises(UsageError, match="weights.pt: must end in .pdparams, .safetensors or .pth"):
-        ckpt.load_weights(small_model(), tmp_path / "weights.pt")
+        load.load_weights(small_model(), tmp_path / "weights.pt")

@@ -8,10 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cait.errors import CaitError
-from cait.weights.convert import model_of, read_any
 from cait.weights.layout import transpose_linear
-from cait.weights.load import load_tensors, load_weights, read_weights
+from cait.weights.load import load_weights
+from cait.weights.read import load_tensors, read_any, read_weights
 from cait.weights.state_dict import PREFIXES, WRAPPERS, named_tensors
+from cait.zoo import model_of
 from project import GOLDEN
 
 TIMM_STYLE = GOLDEN / "tiny_timm_style.safetensors"

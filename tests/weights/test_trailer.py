@@ -9,10 +9,9 @@ import paddle
 import pytest
 
 from cait.errors import CaitError
+from cait.train import checkpoint
 from cait.train.optim import adamw
-from cait.weights import load, trailer
-from cait.weights import load as checkpoint
-from cait.weights import load as ckpt
+from cait.weights import load, trailer, write
 from cait.weights.trailer import MARK, append_record, check_content, is_whole, read_record
 from kills import kill_at
 from models import assert_equal_weights, small_model, trained
@@ -57,13 +56,13 @@ def damages(content):
 
 @pytest.mark.parametrize("record", [b"[]", b"1", b"null", b"{", b"\xff", b"[" * 100_000])
 def test_a_record_that_is_no_table_is_refused(tmp_path, record):
-    load.save_weights(small_model(), tmp_path / "a.pdparams")
+    write.save_weights(small_model(), tmp_path / "a.pdparams")
     content = (tmp_path / "a.pdparams").read_bytes()
     pickled = content[: content.rindex(b'{"sha256"')]
     footer = hashlib.sha256(record).digest() + len(record).to_bytes(8, "little") + MARK
     (tmp_path / "a.pdparams").write_bytes(pickled + record + footer)
     with pytest.raises(CaitError, match=r"a\.pdparams: not a checkpoint of this project \(its record is no table"):
-        ckpt.load_weights(small_model(), tmp_path / "a")
+        load.load_weights(small_model(), tmp_path / "a")
 
 
 @pytest.mark.parametrize("suffix", [".pdparams", ".pdstates"])
@@ -88,7 +87,7 @@ def test_what_paddle_would_load_although_it_is_damaged_is_refused(saved, tmp_pat
         assert paddle.load(str(tmp_path / f"latest{suffix}"))
     other = small_model()
     with pytest.raises(CaitError, match="latest.pdparams: damaged .* SHA-256 .*; copy it again from"):
-        ckpt.load_weights(other, tmp_path / "latest")
+        load.load_weights(other, tmp_path / "latest")
     with pytest.raises(CaitError, match="latest.pdstates: damaged .* SHA-256 .*; copy it again from"):
         checkpoint.load_checkpoint(other, adamw(other, 0.05), tmp_path)
 
@@ -102,14 +101,14 @@ def test_files_without_a_record_are_read_unchecked(saved, tmp_path):
         paddle.save(content, str(tmp_path / f"latest{suffix}"))
         assert read_record(tmp_path / f"latest{suffix}") is None
     other = small_model()
-    ckpt.load_weights(other, tmp_path / "latest")
+    load.load_weights(other, tmp_path / "latest")
     assert checkpoint.load_checkpoint(other, adamw(other, 0.05), tmp_path) == PROGRESS
     assert_equal_weights(model, other)
 
 
 def test_a_lone_copy_is_checked(saved, tmp_path):
     shutil.copy(saved[0] / "latest.pdparams", tmp_path / "mine.pdparams")
-    ckpt.load_weights(small_model(), tmp_path / "mine")
+    load.load_weights(small_model(), tmp_path / "mine")
     assert read_record(tmp_path / "mine.pdparams")["classes"] == CLASSES
 
 

@@ -26,8 +26,9 @@ from cait.files import write_text
 from cait.model import CaiT
 from cait.records.predictions import write_reprod_log
 from cait.train import losses
-from cait.train.loop import topk_hits
-from cait.train.optim import adamw, learning_rate
+from cait.train.optim import adamw
+from cait.train.schedule import learning_rate
+from cait.train.totals import topk_hits
 from cait.weights.layout import swap_layout
 
 STEPS = {1: "forward", 2: "preprocessing", 3: "losses", 4: "gradients", 5: "training", 6: "deployment"}

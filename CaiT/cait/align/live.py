@@ -12,9 +12,9 @@ from cait.data.decoding import open_image, reading
 from cait.data.transforms import EvalTransform
 from cait.errors import UsageError
 from cait.model import CaiT
-from cait.weights.convert import read_any
 from cait.weights.layout import check_tensors, swap_layout
 from cait.weights.load import set_tensors
+from cait.weights.read import read_any
 
 NUM_IMAGES, MAX_PICTURES = 2, 16  # through the models; through the preprocessing
 PICTURE_SIZES = ((500, 375), (240, 320), (97, 101))  # width and height of the made-up pictures

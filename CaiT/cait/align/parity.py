@@ -10,17 +10,18 @@ import paddle
 
 from cait.align.ladder import Row
 from cait.data.image_files import image_files, spread
-from cait.deploy.bundle import ONNX, STEM, read_description
-from cait.deploy.bundle_folder import bundle_folder
+from cait.deploy.bundle import ONNX, read_description
+from cait.deploy.bundle_folder import STEM, bundle_folder
 from cait.deploy.classify import Reader
-from cait.deploy.engine import Engine, choose_program, why_not
+from cait.deploy.engine import Engine
+from cait.deploy.engine_config import choose_program, why_not
 from cait.deploy.onnx_file import OnnxPredictor
 from cait.deploy.predictor import Predictor, allowed_difference, distances
 from cait.errors import CaitError
 from cait.lines import one_line
-from cait.weights.convert import model_of, read_any
-from cait.weights.files import find_weights
-from cait.weights.load import load_weights
+from cait.weights.layout import check_tensors, swap_layout
+from cait.weights.load import fit_weights, open_weights
+from cait.zoo import model_of
 
 STEP = 6
 BATCH_SIZE = 16
@@ -58,15 +59,17 @@ class Gate:
     def __init__(self, folder: pathlib.Path, weights: str | os.PathLike, images: pathlib.Path):
         self._folder = bundle_folder(folder)
         self._description = read_description(folder)
-        weights = find_weights(weights)
+        found = open_weights(weights)
         read = Reader(self._description, apply_exif=False)
         self._images = np.stack([read(path) for path in spread(image_files(images), MAX_IMAGES)])
-        model = model_of(read_any(weights), tuple(self._description.image_size))
-        load_weights(model, weights)
+        tensors = swap_layout(found.tensors)
+        check_tensors(tensors, None, str(found.file))
+        model = model_of(tensors, tuple(self._description.image_size))
+        fit_weights(model, found)
         model.eval()
         num_classes, named = model.head.weight.shape[1], len(self._description.class_names)
         if num_classes != named:
-            raise CaitError(f"{weights}: has {num_classes} classes, the bundle {named}")
+            raise CaitError(f"{found.file}: has {num_classes} classes, the bundle {named}")
         self._expected = self._in_batches(lambda part: model(paddle.to_tensor(part)).numpy())
 
     def why_not(self, name: str) -> str:

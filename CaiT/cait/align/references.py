@@ -12,7 +12,7 @@ from cait.errors import CaitError
 from cait.files import read_text
 from cait.model import CaiT
 from cait.variants import list_models
-from cait.weights.files import find_weights
+from cait.weights.find import find_weights
 from cait.zoo import create_model, variant_config
 
 

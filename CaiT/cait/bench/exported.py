@@ -66,8 +66,8 @@ def _golden_model(model: str | pathlib.Path, **arguments: int):
 
 
 def _save_golden(variant: str | pathlib.Path, path: pathlib.Path, **arguments: int) -> None:
-    from cait.weights.files import WEIGHTS
-    from cait.weights.load import save_weights
+    from cait.weights.find import WEIGHTS
+    from cait.weights.write import save_weights
 
     save_weights(_golden_model(variant, **arguments), path.with_name(path.name + WEIGHTS))
 

@@ -51,7 +51,8 @@ Ready = tuple[Callable[[np.ndarray], Any], tuple[int, ...]]
 
 
 def _bundle(spec: Spec) -> Ready:
-    from cait.deploy.engine import Engine, why_not
+    from cait.deploy.engine import Engine
+    from cait.deploy.engine_config import why_not
     from cait.deploy.predictor import Predictor
 
     fused = spec.kind == "fused"

@@ -59,7 +59,8 @@ def measure(bundle: pathlib.Path, image: pathlib.Path, rounds: int) -> list[Tabl
     The baseline runs the program that `infer.py` would run; where that is the fused one, the plain one is shown too.
     """
     from cait.deploy.bundle import PARAMETERS, read_description
-    from cait.deploy.engine import Engine, choose_program
+    from cait.deploy.engine import Engine
+    from cait.deploy.engine_config import choose_program
     from cait.ops.library import LIBRARY, folder
 
     description, threads = read_description(bundle), str(usable_cores())

@@ -78,14 +78,6 @@ def difference_of(found: str, expected: str) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def select(device: str) -> None:
-    """Chooses the device of this process, as training does."""
-    from cait.config.read import make_config
-    from cait.train.start import select_device
-
-    select_device(make_config({"DEVICE": device}))
-
-
 class Trainer:
     """A model on its device, and a batch that it can make steps with; to be made once in a process.
 
@@ -100,9 +92,10 @@ class Trainer:
 
         from cait.align.golden import load_golden_weights
         from cait.config.read import make_config
-        from cait.precision import build_precision
+        from cait.machine.device import select_device
+        from cait.train.mixed_precision import build_precision
 
-        select(step.device)
+        select_device(step.device)
         mixed = {"AMP": True, "AMP_DTYPE": step.dtype, "AMP_LEVEL": step.level}
         self._precision = build_precision(make_config(mixed if step.dtype.endswith("16") else {}))
         if step.dtype == "float16":

@@ -7,10 +7,13 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from cait import run_folder
 from cait.command.arguments import ArgumentParser, path
 from cait.config import read as cfg
 from cait.errors import UsageError
-from cait.weights.files import check_can_resume, find_weights
+from cait.run_folder import CONFIG
+from cait.weights.checkpoints import check_can_resume
+from cait.weights.find import find_weights
 
 FLAGS = {
     "-dataset": "DATA.DATASET",
@@ -100,7 +103,7 @@ def parse_command(arguments: Sequence[str]) -> CfgNode:
         raise UsageError("-resume takes its weights from the checkpoint: leave out -pretrained, or start a new run")
     resume = overrides.get("TRAIN.RESUME", values.get("TRAIN.RESUME", ""))
     if resume:
-        saved = cfg.run_folder(resume) / "config.yaml"
+        saved = run_folder.run_folder(resume) / CONFIG
         if saved.is_file():
             before = cfg.read_yaml(saved) | {"OUTPUT_DIR": str(saved.parent)}
             _check_agree(args.cfg, values, saved, before, overrides)

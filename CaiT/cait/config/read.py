@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import difflib
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -294,12 +293,6 @@ def _check_together(config: CfgNode) -> None:
 def yaml_text(value: Any) -> str:
     """A value as `-o KEY=VALUE` and YAML files take it, in one line."""
     return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).split("\n")[0]
-
-
-def run_folder(checkpoint: str | os.PathLike) -> pathlib.Path:
-    """The folder of the run that a checkpoint belongs to, named by file, by stem or by that folder itself."""
-    path = pathlib.Path(checkpoint)
-    return path if path.is_dir() else path.parent
 
 
 def markdown_table() -> str:

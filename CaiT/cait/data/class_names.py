@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
-from cait.config.read import CLASSES, run_folder
+from cait.config.read import CLASSES
 from cait.data import cifar
 from cait.data import dataset as ds
 from cait.data.labels import IMAGENET1K, imagenet1k_wordnet_ids, read_class_names
 from cait.errors import CaitError, UsageError, listed, shown
 from cait.files.yaml_file import read_tree
-from cait.weights.files import begins_again
-from cait.weights.load import facts_of
+from cait.run_folder import CONFIG, run_folder
+from cait.weights.checkpoints import begins_again
+from cait.weights.read import facts_of
 
 SHOWN = 3  # names in a message
 
@@ -227,7 +228,7 @@ def _recorded(checkpoint: str, num_classes: int, resumes: bool = False) -> _Reco
     if not checkpoint:
         return None
     said = facts_of(checkpoint, resumes)  # first, for the checkpoints of several runs may lie in one folder
-    found, config_file = said.get("classes"), run_folder(checkpoint) / "config.yaml"
+    found, config_file = said.get("classes"), run_folder(checkpoint) / CONFIG
     if "classes" not in said and config_file.is_file():
         found = recorded_classes(config_file)
     if found is None or len(found["names"]) != num_classes:

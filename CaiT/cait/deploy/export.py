@@ -24,7 +24,8 @@ from cait.deploy.bundle import (
 )
 from cait.deploy.bundle_folder import DESCRIPTION, JOB, STEM, TRIAL, commit, described, finish
 from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
-from cait.deploy.engine import Engine, why_not
+from cait.deploy.engine import Engine
+from cait.deploy.engine_config import why_not
 from cait.deploy.fused import PRECISIONS, FusedCaiT
 from cait.deploy.onnx_file import OnnxPredictor, check_tools, write_onnx
 from cait.deploy.predictor import Predictor, allowed_difference, distances

@@ -13,7 +13,8 @@ from paddle import inference
 from cait.deploy.bundle import Description, read_description, verified
 from cait.deploy.bundle_folder import DESCRIPTION, bundle_folder
 from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
-from cait.deploy.engine import Engine, choose_program, paddle_config, why_not
+from cait.deploy.engine import Engine
+from cait.deploy.engine_config import choose_program, paddle_config, why_not
 from cait.errors import CaitError, UsageError
 
 TOLERANCE = 3e-5  # fp32: largest difference of a logit, relative to the largest one, at least to 1

@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from cait.bench.exported import GOLDEN, reference_logits, write_bundle
-from cait.bench.step import select
 from cait.doctor.report import DIFFERS, FAILED, MISSING, OK, Line, judged
 from cait.doctor.settings import Settings
 from cait.errors import CaitError
+from cait.machine.device import select_device
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 NUM_IMAGES = 16
@@ -19,10 +19,11 @@ NUM_IMAGES = 16
 def deployment(settings: Settings) -> Iterator[Line]:
     """Exports the model in every precision, and judges every way to run a bundle by the parity gate."""
     from cait.align import parity
-    from cait.deploy.engine import Engine, why_not
+    from cait.deploy.engine import Engine
+    from cait.deploy.engine_config import why_not
 
     check, gates = "deployment", {}
-    select(settings.device)
+    select_device(settings.device)
     images = _write_images(pathlib.Path(settings.file("images")))
     for precision in PRECISIONS:
         name = f"export in {precision}"
@@ -95,7 +96,7 @@ def teacher(settings: Settings) -> Iterator[Line]:
     from cait.train.teacher import OnnxTeacher
 
     check, name = "teacher", "ONNX file of the model"
-    select(settings.device)
+    select_device(settings.device)
     if missing := missing_tools():
         yield Line(check, name, MISSING, f"not installed: {', '.join(missing)} (requirements-onnx.txt)")
         return

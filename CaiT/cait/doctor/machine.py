@@ -20,12 +20,12 @@ from cait.bench.machine import describe_machine
 from cait.data import pixels
 from cait.data.decoding import formats
 from cait.deploy.autolog import ask_nvidia
-from cait.deploy.engine import why_no_tensorrt
+from cait.deploy.engine_config import why_no_tensorrt
 from cait.doctor.report import ROOT
 from cait.files import user_cache
 from cait.machine.device import device_words, has_gpu
 from cait.ops import library
-from cait.precision import why_not_mixed
+from cait.train.mixed_precision import why_not_mixed
 
 Facts = dict[str, str]
 SHARED_MEMORY = "/dev/shm"

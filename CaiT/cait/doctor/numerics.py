@@ -6,9 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from cait.bench.memory import OPTIONS
-from cait.bench.step import Step, difference_of, measure_step, select
+from cait.bench.step import Step, difference_of, measure_step
 from cait.doctor.report import DIFFERS, MISSING, OK, ROOT, Line, judged
 from cait.doctor.settings import Settings
+from cait.machine.device import select_device
+from cait.precision import default_dtype
 
 GOLDEN = ROOT / "tests" / "golden"
 # How far the gradients of a step may be from those of float32 on the CPU, relative to the largest. Rounding alone makes
@@ -24,9 +26,8 @@ def alignment(settings: Settings) -> Iterator[Line]:
     """The ladder of `check_alignment.py`, in float64 and float32."""
     from cait.align import ladder
     from cait.align.references import golden_references
-    from cait.weights import convert
 
-    select(settings.device)
+    select_device(settings.device)
     if not GOLDEN.is_dir():
         yield Line(
             "alignment", "golden files", MISSING, "this is no checkout of the repository: tests/golden is missing"
@@ -34,7 +35,7 @@ def alignment(settings: Settings) -> Iterator[Line]:
         return
     names = ["tiny"] + [settings.name] * (GOLDEN / f"forward_{settings.name}.npz").is_file()
     for dtype in ("float64", "float32"):
-        with convert.default_dtype(dtype):
+        with default_dtype(dtype):
             for reference in golden_references(names, GOLDEN):
                 rows = ladder.climb(reference, list(reference.steps))
                 yield _of_rows(f"{reference.name}, {dtype}", rows)
@@ -58,9 +59,9 @@ def _step(settings: Settings, name: str, **options) -> Step:
 
 def why_not_mixed_on(settings: Settings, dtype: str) -> str:
     """Why the device has no mixed precision with this type; empty if it has."""
-    from cait.precision import why_not_mixed
+    from cait.train.mixed_precision import why_not_mixed
 
-    select(settings.device)
+    select_device(settings.device)
     return why_not_mixed(dtype)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cait.bench.measure import environment_of_a_process, last_line, tell
-from cait.bench.step import Step, Trainer, difference_of, select
+from cait.bench.step import Step, Trainer, difference_of
 from cait.command.run import run_command
 from cait.distributed.launch import must_start, share_cores, start
 from cait.doctor.report import DIFFERS, FAILED, MISSING, OK, Line, judged
@@ -50,7 +50,9 @@ def check(settings: Settings) -> Iterator[Line]:
     """One process and two, and two of which one has a fault."""
     import paddle
 
-    select(settings.device)
+    from cait.machine.device import select_device
+
+    select_device(settings.device)
     if settings.device == "gpu" and paddle.device.cuda.device_count() < 2:
         yield Line(CHECK, "two processes", MISSING, "this machine has one GPU")
         return
@@ -119,9 +121,10 @@ def _train(run: Run) -> None:
     import paddle
 
     from cait.distributed import collectives
+    from cait.machine.device import select_device
 
     step = Step(**run.step)
-    select(step.device)
+    select_device(step.device)
     with collectives.joined():
         trainer, rank, processes = Trainer(step), collectives.rank(), collectives.world_size()
         trainer.images, trainer.labels = trainer.images[rank::processes], trainer.labels[rank::processes]

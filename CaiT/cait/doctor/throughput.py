@@ -74,7 +74,8 @@ def _trained(settings: Settings, size: int, dtype: str) -> tuple[float, float]:
 
 
 def _run(settings: Settings, kind: str, precision: str, size: int) -> tuple[float, float]:
-    from cait.deploy.engine import Engine, why_not
+    from cait.deploy.engine import Engine
+    from cait.deploy.engine_config import why_not
 
     on_gpu = settings.device == "gpu"
     if reason := why_not(Engine(use_gpu=on_gpu, precision=precision, tensorrt=kind == "tensorrt")):

@@ -5,6 +5,8 @@ import os
 import paddle
 from paddle.base import core
 
+from cait.errors import UsageError
+
 # What Paddle is told for each device, unless the user's environment says otherwise.
 DEVICE_FLAGS = {
     # Transposes as views make the backward pass copy element by element: 168 ms a step of the demo, 94 without
@@ -50,3 +52,26 @@ def allow_tf32(allowed: bool) -> None:
     for name in ("set_cublas_switch", "set_cudnn_switch"):  # PaddlePaddle's own, in builds for GPUs
         if hasattr(core, name):
             getattr(core, name)(allowed)
+
+
+def select_device(wanted: str, tf32: bool = False, num_processes: int = 1) -> None:
+    """Chooses the device for all that follows, and whether it may round products of float32, see `allow_tf32`.
+
+    Args:
+        wanted: "cpu", "gpu", or "auto": a GPU where there is one.
+        num_processes: of a run on this machine; each needs a GPU of its own.
+
+    Raises:
+        UsageError: a GPU was asked for and there is none, or fewer than processes.
+    """
+    if wanted == "gpu" and not has_gpu():
+        raise UsageError("DEVICE=gpu: there is no GPU, or this PaddlePaddle is the CPU build")
+    device = "gpu" if has_gpu() and wanted != "cpu" else "cpu"
+    num_gpus = paddle.device.cuda.device_count() if device == "gpu" else 0
+    if device == "gpu" and num_processes > num_gpus:
+        raise UsageError(f"{num_processes} processes on a machine with {num_gpus} GPUs: each needs its own")
+    allow_tf32(tf32)
+    paddle.device.set_device(device)  # of several GPUs the one that the launcher chose for this process
+    set_flags(device)
+    if device == "cpu":
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would look for GPUs

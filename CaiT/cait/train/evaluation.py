@@ -10,14 +10,14 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from cait.data.loader import BadImage, ImageLoader
+from cait.data.loader import BadImage, Batch, ImageLoader
 from cait.data.normalize import Normalize
 from cait.distributed import collectives
 from cait.errors import CaitError
-from cait.precision import Precision
 from cait.records.log import progress
-from cait.train.loop import Totals
 from cait.train.losses import cross_entropy
+from cait.train.mixed_precision import Precision
+from cait.train.totals import Totals
 
 
 class EvalResult(NamedTuple):
@@ -46,16 +46,26 @@ class EvalResult(NamedTuple):
         )
 
 
+class Classifier(NamedTuple):
+    """A model with what it needs to classify a batch of a loader."""
+
+    model: nn.Layer
+    normalize: Normalize
+    precision: Precision
+
+    def logits(self, batch: Batch) -> paddle.Tensor:
+        """The logits [B, classes] of a batch, in the precision of its images."""
+        return self.precision.run(self.model, self.normalize(batch.images))
+
+
 @paddle.no_grad()
 def evaluate(
-    model: nn.Layer,
+    classifier: Classifier,
     loader: ImageLoader,
-    normalize: Normalize,
     log: logging.Logger,
     *,
     report_freq: int = 100,
     head: str = "Val",
-    precision: Precision | None = None,
     see: Callable[[paddle.Tensor, paddle.Tensor], None] = lambda logits, labels: None,
     bad_is_wrong: bool = True,
 ) -> EvalResult:
@@ -73,12 +83,11 @@ def evaluate(
         CaitError: the loss is not finite, no image could be read, or the loader raised it in one of the processes; all
             raise it.
     """
-    precision = precision or Precision()
-    model.eval()
+    classifier.model.eval()
     totals, started, error = Totals(), time.perf_counter(), None
     try:
         for step, batch in enumerate(progress(loader, log, len(loader), head)):
-            logits = precision.run(model, normalize(batch.images)).astype("float64")
+            logits = classifier.logits(batch).astype("float64")
             totals.add(cross_entropy(logits, batch.labels), logits, batch.labels)
             see(logits, batch.labels)
             if step % report_freq == 0:
@@ -120,25 +129,16 @@ class Prediction(NamedTuple):
 
 
 @paddle.no_grad()
-def predict(
-    model: nn.Layer,
-    loader: ImageLoader,
-    normalize: Normalize,
-    log: logging.Logger,
-    *,
-    top_k: int,
-    precision: Precision | None = None,
-) -> Iterator[Prediction]:
+def predict(classifier: Classifier, loader: ImageLoader, log: logging.Logger, *, top_k: int) -> Iterator[Prediction]:
     """Yields what the model makes of each image, in their order, with softmax probabilities of `top_k` classes.
 
     The loader must neither shuffle nor share its images with other processes. Those that it leaves out come in their
     places, without classes.
     """
-    precision = precision or Precision()
     names, num_bad = loader.dataset.source.names, 0
-    model.eval()
+    classifier.model.eval()
     for batch in progress(loader, log, len(loader), "Pred"):
-        probabilities = F.softmax(precision.run(model, normalize(batch.images)).astype("float32"), axis=1)
+        probabilities = F.softmax(classifier.logits(batch).astype("float32"), axis=1)
         values, classes = paddle.topk(probabilities, k=min(top_k, probabilities.shape[1]), axis=1)
         for index, row_classes, row_values in zip(batch.indices.tolist(), classes.tolist(), values.tolist()):
             while num_bad < len(loader.bad) and loader.bad[num_bad].index < index:

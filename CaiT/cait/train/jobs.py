@@ -11,18 +11,21 @@ from cait.data.build import build_loaders
 from cait.distributed import collectives
 from cait.errors import CaitError
 from cait.files import write_text
-from cait.precision import build_precision
+from cait.machine.device import select_device
 from cait.records.predictions import result_line, write_results
 from cait.train import evaluation
 from cait.train.confusion import TABLES, ConfusionMatrix, write_confusion
-from cait.train.start import held_folder, open_job, prepare_model, select_device
+from cait.train.job_folder import held_folder, open_job
+from cait.train.mixed_precision import build_precision
 from cait.train.training import train
 from cait.weights.load import load_weights
+from cait.zoo import prepare_model
 
 
 def run(config: CfgNode) -> None:
     """Runs the job that the config asks for: prediction, evaluation or training; with several processes, in each."""
-    select_device(config, tf32=config.TRAIN.TF32 and not (config.EVAL or config.PRED))
+    tf32 = config.TRAIN.TF32 and not (config.EVAL or config.PRED)
+    select_device(config.DEVICE, tf32, collectives.local_size())
     with collectives.joined():
         _run_alone(config)
 
@@ -54,17 +57,17 @@ def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> evaluation
     check_outputs(folder, "evaluation.json", *(TABLES if config.EVALUATE.CONFUSION else ()))
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
-    model, normalize = prepare_model(config)
-    notes = load_weights(model, config.MODEL.PRETRAINED)
-    collectives.broadcast(model.state_dict().values())
+    classifier = evaluation.Classifier(*prepare_model(config), precision)
+    notes = load_weights(classifier.model, config.MODEL.PRETRAINED)
+    collectives.broadcast(classifier.model.state_dict().values())
     log = open_job(config, folder, "eval", note)
     log.info("; ".join(notes))
     loaders.log_notes(log)
     confusion = ConfusionMatrix(config.MODEL.NUM_CLASSES) if config.EVALUATE.CONFUSION else None
     options = {"see": confusion.add} if confusion else {}
-    options |= {"report_freq": config.REPORT_FREQ, "precision": precision}
     bad_is_wrong = config.EVALUATE.ON_BAD_IMAGE == "wrong"
-    result = evaluation.evaluate(model, loaders.val, normalize, log, bad_is_wrong=bad_is_wrong, **options)
+    options |= {"report_freq": config.REPORT_FREQ, "bad_is_wrong": bad_is_wrong}
+    result = evaluation.evaluate(classifier, loaders.val, log, **options)
     log.info(result.words())
     counts = unreadable = None
     if confusion is not None:
@@ -95,13 +98,13 @@ def _predict_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     check_outputs(folder, "predictions.csv")
     precision = build_precision(config, evaluation=True)
     loaders = build_loaders(config)
-    model, normalize = prepare_model(config)
-    notes = load_weights(model, config.MODEL.PRETRAINED)
+    classifier = evaluation.Classifier(*prepare_model(config), precision)
+    notes = load_weights(classifier.model, config.MODEL.PRETRAINED)
     log = open_job(config, folder, "pred", note)
     log.info("; ".join(notes))
     loaders.log_notes(log)
     failed = 0
-    results = evaluation.predict(model, loaders.test, normalize, log, top_k=config.PREDICT.TOP_K, precision=precision)
+    results = evaluation.predict(classifier, loaders.test, log, top_k=config.PREDICT.TOP_K)
     with write_results(folder / "predictions.csv", loaders.classes.names) as write:
         for name, best, error in results:
             for class_id, prob in best:

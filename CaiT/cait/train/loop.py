@@ -1,40 +1,42 @@
 """One epoch of training: the loop and nothing else."""
 
-import functools
 import itertools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
-
-import numpy as np
-import paddle
-from paddle import nn
+from typing import NamedTuple
 
 from cait.data.loader import Batch, ImageLoader
-from cait.data.normalize import Normalize
-from cait.data.sampler import batch_generator, derive_seed
 from cait.distributed import collectives
 from cait.errors import CaitError
-from cait.precision import Precision
 from cait.records.log import progress
-from cait.train.mixup import plain_labels
-from cait.train.not_finite import clip_gradients, explain, gradient_norm
-
-LOSS_IS = "the loss is"
+from cait.train.step import Place, TrainStep
+from cait.train.totals import Totals
 
 
-class TrainResult(NamedTuple):
-    """Of one epoch: mean loss, accuracy (0-1), seconds, optimizer steps, images a second, last gradient norm."""
+class EpochPlan(NamedTuple):
+    """Which epoch is trained, and what happens on its way.
 
-    loss: float
-    acc1: float
-    seconds: float
-    num_steps: int
-    images_per_second: float
-    grad_norm: float
+    Attributes:
+        epoch: from 1.
+        num_epochs: of the run.
+        accum_iter: batches of every process for an optimizer step.
+        report_freq: steps from one line of the log to the next.
+        save_steps: steps from one call of `save` to the next; 0: none.
+    """
+
+    epoch: int
+    num_epochs: int
+    accum_iter: int = 1
+    report_freq: int = 100
+    save_steps: int = 0
+
+    @property
+    def head(self) -> str:
+        """The epoch as lines of the log begin with it."""
+        return f"Epoch[{self.epoch:03d}/{self.num_epochs:03d}]"
 
 
 class EpochState(NamedTuple):
@@ -47,34 +49,15 @@ class EpochState(NamedTuple):
     grad_norm: float = 0.0
 
 
-def topk_hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """Which of the five likeliest classes is the label: [B, classes], [B] -> bool [B, min(5, classes)]."""
-    _, best = paddle.topk(logits, k=min(5, logits.shape[1]), axis=1)
-    return best == labels.unsqueeze(1)
+class TrainResult(NamedTuple):
+    """Of one epoch: mean loss, accuracy (0-1), seconds, optimizer steps, images a second, last gradient norm."""
 
-
-class Totals:
-    """Sums over images of [loss, correct at 1, correct at 5, images], kept on the device.
-
-    Float64 holds the counts exactly, and reading them only when a line is logged does not stall a GPU.
-    """
-
-    def __init__(self, sums: Sequence[float] = (0.0, 0.0, 0.0, 0.0)):
-        self.sums = paddle.to_tensor(list(sums), dtype="float64")
-
-    def add(self, loss: paddle.Tensor, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
-        """Adds a batch: mean loss [], logits [B, classes], labels [B]."""
-        size = labels.shape[0]
-        hits = topk_hits(logits.detach(), labels).astype("float64")
-        parts = [loss.detach().astype("float64") * size, hits[:, 0].sum(), hits.sum()]
-        self.sums += paddle.stack([*parts, paddle.full([], size, "float64")])
-
-    def read(self, over_processes: bool = False, more_wrong: int = 0) -> tuple[float, float, float, int]:
-        """Mean loss, accuracy at 1 and at 5, number of images; `more_wrong` of them were not seen."""
-        sums = collectives.sum_over_processes(self.sums.clone()) if over_processes else self.sums
-        loss, correct1, correct5, images = sums.tolist()
-        counted = images + more_wrong
-        return loss / images, correct1 / counted, correct5 / counted, int(counted)
+    loss: float
+    acc1: float
+    seconds: float
+    num_steps: int
+    images_per_second: float
+    grad_norm: float
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[tuple[list[Batch], int]]:
@@ -123,122 +106,56 @@ class _StepClock:
 
 
 def train_one_epoch(
-    model: nn.Layer,
+    step: TrainStep,
     loader: ImageLoader,
-    normalize: Normalize,
-    criterion: Callable[[paddle.Tensor, Any], paddle.Tensor],
-    optimizer: paddle.optimizer.Optimizer,
     log: logging.Logger,
-    *,
-    epoch: int,
-    num_epochs: int,
-    accum_iter: int = 1,
-    grad_clip: float | None = None,
-    report_freq: int = 100,
-    seed: int = 0,
-    mix: Callable[[paddle.Tensor, paddle.Tensor, np.random.Generator], tuple[paddle.Tensor, Any]] = plain_labels,
-    after_step: Callable[[], None] = lambda: None,
+    plan: EpochPlan,
     start: EpochState | None = None,
-    save_steps: int = 0,
     save: Callable[[EpochState], None] = lambda state: None,
-    precision: Precision | None = None,
 ) -> TrainResult:
     """Trains on every image of the loader once.
 
-    Gradients of `accum_iter` batches of every process, weighted by their sizes, make one optimizer step, so that it
-    equals the step on one large batch, also for a smaller last batch. Drop path and dropout are seeded by (seed, epoch,
-    step, process), the mixing of a batch by (seed, epoch, number of the batch, process). The accuracy is against the
-    labels, mixed or not.
-
     Args:
-        model: images [B, C, height, width] -> logits.
-        normalize: the loader's uint8 batch -> images.
-        criterion: (logits, targets) -> mean loss.
-        optimizer: with its learning rate set.
-        log: gets a line every `report_freq` steps.
-        epoch: from 1, as logged.
-        grad_clip: largest global norm of the gradients, or None.
-        mix: (images, labels, random generator) -> (images, targets), such as `Mixup`.
-        after_step: called after every optimizer step, such as `ModelEma.update`.
+        step: what is trained, and how.
+        log: gets a line every `plan.report_freq` steps.
         start: where the epoch was broken off; None: at its beginning.
-        save_steps: optimizer steps between two calls of `save`; 0: none.
-        save: gets the state of the epoch.
-        precision: of the model; None: float32.
+        save: gets the state of the epoch every `plan.save_steps` steps.
 
     Raises:
         CaitError: a loss or the norm of the gradients is not finite, which is looked at before each step; or no image
             could be read.
     """
-    precision = precision or Precision()
-
-    def forward(batch: Batch, number: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        rng = batch_generator(seed, epoch, number, collectives.rank())
-        images, targets = mix(normalize(batch.images, batch.erased), batch.labels, rng)
-        logits = precision.run(model, images)
-        return criterion(logits, targets), logits
-
-    def forward_again(step: int, batches: list[Batch]) -> None:
-        paddle.seed(derive_seed(seed, epoch, step, collectives.rank()))
-        for number, batch in enumerate(batches, step * accum_iter):
-            forward(batch, number)
-
-    model.train()
     start = start or EpochState()
-    loader.set_epoch(epoch, start.num_read, start.errors)
-    num_steps = math.ceil(loader.most_batches / accum_iter)
-    head = f"Epoch[{epoch:03d}/{num_epochs:03d}]"
-    totals, clock, started, step = Totals(start.sums), _StepClock(), time.perf_counter(), start.num_steps - 1
-    grad_norm = start.grad_norm
-    groups = progress(_groups(loader, accum_iter), log, num_steps, head, done=start.num_steps)
-    images_done = 0
-    for step, (batches, images_in_step) in enumerate(groups, start.num_steps):
+    step.model.train()
+    step.grad_norm = start.grad_norm
+    loader.set_epoch(plan.epoch, start.num_read, start.errors)
+    num_steps = math.ceil(loader.most_batches / plan.accum_iter)
+    totals, clock, started = Totals(start.sums), _StepClock(), time.perf_counter()
+    done, images_done = start.num_steps, 0
+    for batches, images_in_step in progress(_groups(loader, plan.accum_iter), log, num_steps, plan.head, done=done):
         clock.data_ready()
-        paddle.seed(derive_seed(seed, epoch, step, collectives.rank()))
-        losses = []
-        for number, batch in enumerate(batches, step * accum_iter):
-            loss, logits = forward(batch, number)
-            precision.backward(loss * (batch.labels.shape[0] / images_in_step))
-            totals.add(loss, logits, batch.labels)
-            losses.append(loss.detach().astype("float64"))
-        collectives.sum_gradients(model.parameters())
-        precision.unscale(optimizer)
-        *values, norm = paddle.stack([*losses, gradient_norm(model.parameters()).astype("float64")]).tolist()
-        overflows = not math.isfinite(norm) and precision.may_overflow  # the same in all processes
-        wrong = _not_finite(values, 0.0 if overflows else norm)
-        if collectives.total(bool(wrong)):
-            where = f"epoch {epoch}, step {step}, learning rate {optimizer.get_lr():.3g}"
-            why = f"{wrong} at {where}; {explain(model, functools.partial(forward_again, step, batches))}"
-            collectives.raise_first(CaitError(why) if wrong else None, is_cause=LOSS_IS in wrong)
-        if grad_clip is not None and not overflows:
-            clip_gradients(model.parameters(), norm, grad_clip)
-        precision.step(optimizer)
-        optimizer.clear_grad(set_to_zero=False)  # with zeros, each gradient is filled and then added to
-        if not overflows:
-            grad_norm = norm
-            after_step()
+        step.run(batches, Place(plan.epoch, done, done * plan.accum_iter), images_in_step, totals)
         clock.step_done(sum(batch.labels.shape[0] for batch in batches))
         images_done += images_in_step
-        if step % report_freq == 0 or step == num_steps - 1:
-            loss_mean, acc1, _, _ = totals.read(over_processes=True)
-            words = clock.words(num_steps - 1 - step + (num_epochs - epoch) * num_steps)
-            clock.reset()
-            log.info(
-                f"{head}, Step[{step:04d}/{num_steps:04d}], Avg Loss: {loss_mean:.4f}, Avg Acc: {acc1:.4f}, "
-                f"loss: {loss_mean:.4f} {words}"
-            )
-        if save_steps and (step + 1) % save_steps == 0:
-            save(EpochState(step + 1, loader.num_read, totals.sums.tolist(), loader.errors, grad_norm))
-    if step < 0:
+        done += 1
+        if (done - 1) % plan.report_freq == 0 or done == num_steps:
+            log.info(_line(plan, done, num_steps, totals, clock))
+        if plan.save_steps and done % plan.save_steps == 0:
+            save(EpochState(done, loader.num_read, totals.sums.tolist(), loader.errors, step.grad_norm))
+    if not done:
         errors = [words for own in collectives.gather(loader.errors) for words in own]
-        raise CaitError(f"no image of epoch {epoch} could be read: {errors[0]}")
+        raise CaitError(f"no image of epoch {plan.epoch} could be read: {errors[0]}")
     loss_mean, acc1, _, _ = totals.read(over_processes=True)
     seconds = time.perf_counter() - started
-    return TrainResult(loss_mean, acc1, seconds, step + 1, images_done / seconds, grad_norm)
+    return TrainResult(loss_mean, acc1, seconds, done, images_done / seconds, step.grad_norm)
 
 
-def _not_finite(losses: Sequence[float], norm: float) -> str:
-    """What of a step is not finite, in words; empty if all is."""
-    for value in losses:
-        if not math.isfinite(value):
-            return f"{LOSS_IS} {value}"
-    return "" if math.isfinite(norm) else f"the norm of the gradients is {norm}"
+def _line(plan: EpochPlan, done: int, num_steps: int, totals: Totals, clock: _StepClock) -> str:
+    """The line of the log after `done` steps, in the form that TIPC's parsers read; the clock begins anew."""
+    loss_mean, acc1, _, _ = totals.read(over_processes=True)
+    words = clock.words(num_steps - done + (plan.num_epochs - plan.epoch) * num_steps)
+    clock.reset()
+    return (
+        f"{plan.head}, Step[{done - 1:04d}/{num_steps:04d}], Avg Loss: {loss_mean:.4f}, Avg Acc: {acc1:.4f}, "
+        f"loss: {loss_mean:.4f} {words}"
+    )

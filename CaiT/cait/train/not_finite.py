@@ -6,26 +6,6 @@ import paddle
 from paddle import nn
 
 
-def gradient_norm(parameters: list[paddle.Tensor]) -> paddle.Tensor:
-    """Global Euclidean norm [] of the gradients; zero where there are none."""
-    # Not by paddle.linalg.norm: 47 ms for XXS24 on a CPU with PaddlePaddle 3.3.1, this takes 10.
-    squares = [(parameter.grad * parameter.grad).sum() for parameter in parameters if parameter.grad is not None]
-    return paddle.stack(squares).sum().sqrt() if squares else paddle.zeros([])
-
-
-@paddle.no_grad()
-def clip_gradients(parameters: list[paddle.Tensor], norm: float, largest: float) -> None:
-    """Scales the gradients, whose global norm is `norm`, so that it is at most `largest`.
-
-    The rule is that of `torch.nn.utils.clip_grad_norm_`; the norm is not computed again.
-    """
-    share = largest / (norm + 1e-6)
-    if share < 1.0:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.scale_(share)
-
-
 def _is_finite(value) -> bool:
     tensors = value if isinstance(value, (list, tuple)) else [value]
     tensors = [tensor for tensor in tensors if isinstance(tensor, paddle.Tensor) and tensor.is_floating_point()]

@@ -1,6 +1,5 @@
-"""AdamW, its parameter groups, and the learning-rate schedule."""
+"""AdamW and its parameter groups, which parameters are frozen, and the norm of the gradients."""
 
-import math
 import re
 
 import paddle
@@ -17,36 +16,6 @@ FROZEN = {  # parts of the model that are not trained; the class token enters in
     "all_but_head": (*_TRUNK, "cls_token", "blocks_token_only", "norm"),
 }
 _STATE_NAME = re.compile(r"(.+)_(moment1|moment2|beta1_pow_acc|beta2_pow_acc)_\d+")
-
-
-def learning_rate(
-    epoch: int, num_epochs: int, base_lr: float, warmup_start_lr: float, end_lr: float, warmup_epochs: int
-) -> float:
-    """The learning rate of one epoch: linear warm-up, then a cosine over the whole length (timm `CosineLRScheduler`).
-
-    Args:
-        epoch: from 0.
-        num_epochs: length of the run, warm-up included.
-        base_lr: peak.
-        warmup_start_lr: value in epoch 0, if there is a warm-up.
-        end_lr: value the cosine reaches after the last epoch.
-        warmup_epochs: length of the warm-up.
-    """
-    if epoch < warmup_epochs:
-        return warmup_start_lr + epoch * (base_lr - warmup_start_lr) / warmup_epochs
-    return end_lr + 0.5 * (base_lr - end_lr) * (1.0 + math.cos(math.pi * epoch / num_epochs))
-
-
-def learning_rate_text(rate: float) -> str:
-    """A learning rate for the log: six decimals, or as many as show three digits of it; never an exponent."""
-    decimals = 6 if rate <= 0 else max(6, 2 - math.floor(math.log10(rate)))
-    whole, point, fraction = f"{rate:.{decimals}f}".partition(".")
-    return whole + point + fraction[:6] + fraction[6:].rstrip("0")
-
-
-def scaled_learning_rate(base_lr: float, images_per_step: int, reference: int | None) -> float:
-    """`base_lr`, meant for `reference` images a step, in proportion to the actual number; None: no scaling."""
-    return base_lr if reference is None else base_lr * images_per_step / reference
 
 
 def layer_number(name: str, depth: int, depth_token_only: int) -> int:
@@ -152,3 +121,23 @@ def load_optimizer_state(optimizer: paddle.optimizer.Optimizer, model: nn.Layer,
         name, accumulator = key.split("/")
         named[f"{automatic[name]}_{accumulator}_0"] = paddle.to_tensor(value)
     optimizer.set_state_dict(named)
+
+
+def gradient_norm(parameters: list[paddle.Tensor]) -> paddle.Tensor:
+    """Global Euclidean norm [] of the gradients; zero where there are none."""
+    # Not by paddle.linalg.norm: 47 ms for XXS24 on a CPU with PaddlePaddle 3.3.1, this takes 10.
+    squares = [(parameter.grad * parameter.grad).sum() for parameter in parameters if parameter.grad is not None]
+    return paddle.stack(squares).sum().sqrt() if squares else paddle.zeros([])
+
+
+@paddle.no_grad()
+def clip_gradients(parameters: list[paddle.Tensor], norm: float, largest: float) -> None:
+    """Scales the gradients, whose global norm is `norm`, so that it is at most `largest`.
+
+    The rule is that of `torch.nn.utils.clip_grad_norm_`; the norm is not computed again.
+    """
+    share = largest / (norm + 1e-6)
+    if share < 1.0:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.scale_(share)

@@ -6,29 +6,20 @@ from typing import Any
 import paddle
 from yacs.config import CfgNode
 
-from cait.config.read import read_yaml, run_folder
+from cait.config.read import read_yaml
 from cait.config.saved import changes_since
 from cait.data.build import Loaders
 from cait.distributed import collectives
 from cait.errors import UsageError
 from cait.model import CaiT
 from cait.records.metrics import read_metrics
+from cait.run_folder import CONFIG, CURVES, LATEST, METRICS, run_folder
+from cait.train.checkpoint import load_checkpoint
 from cait.train.ema import ModelEma
-from cait.train.start import log_name
-from cait.weights.files import (
-    LATEST,
-    METRICS,
-    STATES,
-    WEIGHTS,
-    begins_again,
-    check_can_resume,
-    find_states,
-    newest_whole,
-    own_checkpoint_files,
-)
-from cait.weights.load import load_checkpoint, load_weights
-
-CURVES = "learning_curves.png"
+from cait.train.job_folder import log_name
+from cait.weights.checkpoints import begins_again, check_can_resume, find_states, newest_whole, own_checkpoint_files
+from cait.weights.find import STATES, WEIGHTS
+from cait.weights.load import load_weights
 
 
 def check_is_free(config: CfgNode) -> None:
@@ -88,7 +79,7 @@ def _replaces(config: CfgNode) -> bool:
 
 def _is_replaceable(folder: pathlib.Path) -> bool:
     """Whether the run in a folder was started with ON_USED_FOLDER=replace."""
-    saved = folder / "config.yaml"
+    saved = folder / CONFIG
     return saved.is_file() and read_yaml(saved).get("ON_USED_FOLDER") == "replace"
 
 
@@ -149,7 +140,7 @@ def starting_point(
     if "in_epoch" in saved:
         _check_plan(resume, saved, plan)
         words += f", within epoch {saved['epoch'] + 1}"
-    config_before = run_folder(resume) / "config.yaml"
+    config_before = run_folder(resume) / CONFIG
     changes = changes_since(config, config_before) if config_before.is_file() else []
     words += f"; changed since its last start: {'; '.join(changes)}" if changes else ""
     if ema is not None and "best_ema_acc1" not in saved:

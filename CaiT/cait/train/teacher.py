@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.deploy.bundle import DESCRIPTION, PROGRAMS, STEM, read_description
-from cait.deploy.bundle_folder import bundle_folder
+from cait.deploy.bundle import PROGRAMS, read_description
+from cait.deploy.bundle_folder import DESCRIPTION, STEM, bundle_folder
 from cait.deploy.onnx_file import check_tools, open_session
 from cait.errors import CaitError, UsageError
 from cait.files import check_readable
-from cait.weights.files import find_weights
-from cait.weights.load import read_weights
+from cait.weights.find import find_weights
+from cait.weights.read import read_weights
 
 Teacher = Callable[[paddle.Tensor], paddle.Tensor]  # normalised images [B, C, height, width] -> logits [B, classes]
 

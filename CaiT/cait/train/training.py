@@ -1,69 +1,32 @@
-"""The training job: a config becomes objects, the engine runs its epochs, and checkpoints and numbers are kept."""
+"""The training job: a config becomes objects, their epochs run, and checkpoints and numbers are kept."""
 
-import dataclasses
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import paddle
 from yacs.config import CfgNode
 
 from cait.data.build import Loaders, build_loaders
 from cait.data.check import before_training
-from cait.data.class_names import Classes, compare_with_teacher
-from cait.data.normalize import Normalize
 from cait.distributed import collectives
-from cait.errors import CaitError, UsageError
+from cait.errors import CaitError
 from cait.model import CaiT
-from cait.precision import Precision, build_precision
-from cait.records.metrics import plot_learning_curves, write_metrics
 from cait.records.monitor import StepProfiler, check_profiler, check_visualdl, layer_scale, write_scalars
-from cait.train import loop
+from cait.run_folder import BEST, BEST_EMA, LATEST, epoch_name
 from cait.train.ema import ModelEma
-from cait.train.evaluation import evaluate
-from cait.train.losses import distillation, label_smoothing_cross_entropy, soft_target_cross_entropy
-from cait.train.mixup import Mixup, plain_labels
-from cait.train.optim import build_optimizer, freeze, learning_rate, learning_rate_text, scaled_learning_rate
-from cait.train.resume import CURVES, batch_plan, check_is_free, remove_replaced, starting_point
-from cait.train.start import held_folder, open_job, prepare_model
-from cait.train.teacher import build_teacher, build_teacher_names, with_teacher
-from cait.weights.files import BEST, LATEST, METRICS, begin, has_begun
-from cait.weights.load import save_checkpoint
-
-BEST_EMA = f"{BEST}_ema"
-
-
-@dataclasses.dataclass
-class _Run:
-    """What a run works with: the data, what training changes, and where that is saved.
-
-    `evaluation` is the precision of evaluations. `progress` holds plain values: epochs and steps done, the best
-    accuracies, `scale`, which is what a step was, and `in_epoch` in a checkpoint that was saved within one.
-    """
-
-    config: CfgNode
-    loaders: Loaders
-    normalize: Normalize
-    model: CaiT
-    optimizer: paddle.optimizer.Optimizer
-    ema: ModelEma | None
-    precision: Precision
-    evaluation: Precision
-    progress: dict[str, Any]
-    rows: list[dict]
-    folder: pathlib.Path
-    log: logging.Logger
-
-    def save(self, names: list[str], ema_names: Sequence[str] = (), **more: Any) -> None:
-        """Saves under these names, with `more` beside the progress; process 0 writes, and all wait for it."""
-        if collectives.rank() == 0:
-            progress = self.progress | {"loss_scale": self.precision.state(), "classes": self.loaders.classes.record()}
-            progress |= more
-            save_checkpoint(self.folder, names, self.model, self.optimizer, progress, self.ema, ema_names)
-            has_begun(self.folder)
-        collectives.wait_for_all()
+from cait.train.evaluation import Classifier, evaluate
+from cait.train.job_folder import held_folder, open_job
+from cait.train.loop import EpochPlan, train_one_epoch
+from cait.train.mixed_precision import build_precision
+from cait.train.optim import build_optimizer, freeze
+from cait.train.recipe import build_mix_and_criterion, check_recipe, epoch_learning_rate
+from cait.train.resume import batch_plan, check_is_free, remove_replaced, starting_point
+from cait.train.run import Run
+from cait.train.schedule import learning_rate_text, scaled_learning_rate
+from cait.train.step import TrainStep
+from cait.weights.checkpoints import begin
+from cait.zoo import prepare_model
 
 
 def train(config: CfgNode) -> None:
@@ -75,7 +38,7 @@ def train(config: CfgNode) -> None:
     Raises:
         CaitError: the output folder holds another run, or data or a checkpoint is wrong.
     """
-    _check_recipe(config)
+    check_recipe(config)
     if config.VISUALDL:
         check_visualdl()
     if config.PROFILE_STEPS:
@@ -87,9 +50,20 @@ def train(config: CfgNode) -> None:
 
 def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     """Trains in a folder that `held_folder` gave with this note."""
+    profiler = StepProfiler(folder, config.PROFILE_STEPS)
+    run, origin = _prepare(folder, note, config, profiler)
+    base_lr = _log_head(run, origin)
+    for epoch in range(run.progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
+        _train_epoch(run, epoch, epoch_learning_rate(config, epoch, base_lr))
+    profiler.stop()
+    run.draw()
+
+
+def _prepare(folder: pathlib.Path, note: str, config: CfgNode, profiler: StepProfiler) -> tuple[Run, str]:
+    """Everything that is trained, put where training starts, and words on where that is."""
     loaders = build_loaders(config)
-    precision, mix, criterion = build_precision(config), *_mix_and_criterion(config, loaders.classes)
-    evaluation = build_precision(config, evaluation=True)
+    precision, evaluation_precision = build_precision(config), build_precision(config, evaluation=True)
+    mix, criterion = build_mix_and_criterion(config, loaders.classes)
     plan = batch_plan(config, loaders)
     model, normalize = prepare_model(config)
     model.save_memory(config.TRAIN.RECOMPUTE, config.TRAIN.QUERY_CHUNK)
@@ -105,50 +79,26 @@ def _train_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     loaders.log_notes(log)
     _look_at_images(config, loaders, log)
     precision.load(progress.pop("loss_scale", {}))
-    run = _Run(config, loaders, normalize, model, optimizer, ema, precision, evaluation, progress, rows, folder, log)
-    base_lr = _log_head(run, origin)
-    profiler = StepProfiler(folder, config.PROFILE_STEPS)
 
     def after_step() -> None:
         if ema is not None:
             ema.update()
         profiler.step()
 
-    steps = {"mix": mix, "after_step": after_step, "save": _saver_in_epoch(run, plan)}
-    for epoch in range(progress["epoch"] + 1, config.TRAIN.NUM_EPOCHS + 1):
-        _train_epoch(run, epoch, _epoch_learning_rate(config, epoch, base_lr), criterion, **steps)
-    profiler.stop()
-    if collectives.rank() == 0:
-        _draw(run)
+    options = {"grad_clip": config.TRAIN.GRAD_CLIP, "seed": config.SEED, "after_step": after_step}
+    step = TrainStep(model, normalize, criterion, optimizer, mix, precision, **options)
+    evaluated = Classifier(model, normalize, evaluation_precision)
+    return Run(config, loaders, step, ema, evaluated, plan, progress, rows, folder, log), origin
 
 
-def _train_epoch(run: _Run, epoch: int, rate: float, criterion: Callable, **steps: Callable) -> None:
-    """Trains an epoch at this learning rate, and does what follows it; `steps` are arguments of the engine."""
+def _train_epoch(run: Run, epoch: int, rate: float) -> None:
+    """Trains an epoch at this learning rate, and does what follows it."""
     config, train, num_epochs = run.config, run.loaders.train, run.config.TRAIN.NUM_EPOCHS
-    run.optimizer.set_lr(rate)
+    run.step.optimizer.set_lr(rate)
     run.log.info("Now training epoch %d. LR=%s", epoch, learning_rate_text(rate))
-    start = run.progress.pop("in_epoch", {}).get("states", [()] * collectives.world_size())[collectives.rank()]
-    start = loop.EpochState(*start)
-    run.progress["step"] -= start.num_steps  # to be counted with those of the whole epoch
-    result = loop.train_one_epoch(
-        run.model,
-        train,
-        run.normalize,
-        criterion,
-        run.optimizer,
-        run.log,
-        epoch=epoch,
-        num_epochs=num_epochs,
-        accum_iter=config.TRAIN.ACCUM_ITER,
-        grad_clip=config.TRAIN.GRAD_CLIP,
-        report_freq=config.REPORT_FREQ,
-        seed=config.SEED,
-        start=start,
-        save_steps=config.SAVE_STEPS,
-        precision=run.precision,
-        **steps,
-    )
-    head = f"----- Epoch[{epoch:03d}/{num_epochs:03d}]"
+    plan = EpochPlan(epoch, num_epochs, config.TRAIN.ACCUM_ITER, config.REPORT_FREQ, config.SAVE_STEPS)
+    result = train_one_epoch(run.step, train, run.log, plan, run.taken_up(), run.save_in_epoch)
+    head = f"----- {plan.head}"
     run.log.info(f"{head}, Train Loss: {result.loss:.4f}, Train Acc: {result.acc1:.4f}, time: {result.seconds:.2f}")
     skipped = [words for errors in collectives.gather(train.errors) for words in errors]
     if skipped:
@@ -171,14 +121,7 @@ def _look_at_images(config: CfgNode, loaders: Loaders, log: logging.Logger) -> N
     before_training(found, config.DATA.CHECK_SECONDS, strict, log)
 
 
-def _draw(run: _Run) -> None:
-    try:
-        plot_learning_curves({run.folder.name: run.rows}, run.folder / CURVES, run.folder.name)
-    except CaitError as error:  # the picture is an extra
-        run.log.info("no %s: %s", CURVES, error)
-
-
-def _validate_and_save(run: _Run, row: dict[str, Any], head: str) -> None:
+def _validate_and_save(run: Run, row: dict[str, Any], head: str) -> None:
     """What follows an epoch, as far as it is due."""
     config = run.config
     epoch, last = row["epoch"], config.TRAIN.NUM_EPOCHS
@@ -187,27 +130,20 @@ def _validate_and_save(run: _Run, row: dict[str, Any], head: str) -> None:
         try:
             row |= _validate(run, head)
         except CaitError:  # an image that cannot be read shall not cost the epoch
-            _keep(run, row, names)
+            run.keep(row, names)
             raise
         names += [BEST] if run.progress["best_epoch"] == epoch else []
         ema_names += [BEST_EMA] if run.ema is not None and run.progress["best_ema_epoch"] == epoch else []
     if _is_due(epoch, config.SAVE_FREQ, last):
-        names.append(f"epoch_{epoch}")
-        ema_names += [f"epoch_{epoch}_ema"] if run.ema is not None else []
-    _keep(run, row, names, ema_names)
+        names.append(epoch_name(epoch))
+        ema_names += [epoch_name(epoch, True)] if run.ema is not None else []
+    run.keep(row, names, ema_names)
     if config.VISUALDL and collectives.rank() == 0:
         write_scalars(run.folder / "visualdl", row)
     run.log.info("saved %s in %s", ", ".join(names + ema_names), run.folder)
 
 
-def _keep(run: _Run, row: dict[str, Any], names: list[str], ema_names: Sequence[str] = ()) -> None:
-    run.rows.append(row)
-    if collectives.rank() == 0:
-        write_metrics(run.folder / METRICS, run.rows)  # before the checkpoint: resuming drops rows, but makes none up
-    run.save(names, ema_names)
-
-
-def _log_head(run: _Run, origin: str) -> float:
+def _log_head(run: Run, origin: str) -> float:
     """The first lines of the log; the peak learning rate, which is one of them."""
     config = run.config
     num_params = sum(parameter.size for parameter in run.model.parameters())
@@ -221,7 +157,7 @@ def _log_head(run: _Run, origin: str) -> float:
     words = "batches of {}, {} for a step, in {} processes".format(*factors)
     run.log.info("%d images a step (%s), peak learning rate %.6g (%s)", images_per_step, words, base_lr, scaling)
     if config.TRAIN.WARMUP_EPOCHS >= config.TRAIN.NUM_EPOCHS:
-        highest = learning_rate_text(_epoch_learning_rate(config, config.TRAIN.NUM_EPOCHS, base_lr))
+        highest = learning_rate_text(epoch_learning_rate(config, config.TRAIN.NUM_EPOCHS, base_lr))
         words = "warning: the run of %d epochs ends within TRAIN.WARMUP_EPOCHS %d: its learning rate rises to %s alone"
         run.log.warning(words, config.TRAIN.NUM_EPOCHS, config.TRAIN.WARMUP_EPOCHS, highest)
     scale = dict(zip(("images a batch", "batches for a step", "processes"), factors))
@@ -244,42 +180,17 @@ def _start_equal(config: CfgNode, progress: dict[str, Any], model: CaiT, ema: Mo
     collectives.broadcast(ema.averages.values() if ema is not None else ())
 
 
-def _mix_and_criterion(config: CfgNode, classes: Classes) -> tuple[Callable, Callable]:
-    """What becomes of a batch, and the loss of what it gives."""
-    aug, distill, smoothing = config.AUG, config.DISTILL, config.TRAIN.SMOOTHING
-    mix, criterion = plain_labels, label_smoothing_cross_entropy(smoothing)
-    if aug.MIXUP or aug.CUTMIX:
-        mix = Mixup(config.MODEL.NUM_CLASSES, aug.MIXUP, aug.CUTMIX, aug.MIX_PROB, aug.SWITCH_PROB, smoothing)
-        criterion = soft_target_cross_entropy
-    if distill.TYPE != "none":
-        mix = with_teacher(mix, build_teacher(config))
-        if names := build_teacher_names(config):
-            compare_with_teacher(classes, config.DISTILL.TEACHER, names)
-        criterion = distillation(criterion, distill.TYPE, distill.ALPHA, distill.TAU)
-    return mix, criterion
-
-
-def _saver_in_epoch(run: _Run, plan: dict[str, Any]) -> Callable[[loop.EpochState], None]:
-    """Saves `latest` within an epoch."""
-
-    def save(state: loop.EpochState) -> None:
-        step = run.progress["step"] + state.num_steps
-        run.save([LATEST], step=step, in_epoch={"states": collectives.gather(tuple(state)), "plan": plan})
-
-    return save
-
-
-def _validate(run: _Run, head: str) -> dict[str, float]:
+def _validate(run: Run, head: str) -> dict[str, float]:
     """Evaluates the weights, and their average where there is one; the columns for the metrics."""
-    options = {"report_freq": run.config.REPORT_FREQ, "precision": run.evaluation}
-    options["bad_is_wrong"] = run.config.EVALUATE.ON_BAD_IMAGE == "wrong"
-    val = evaluate(run.model, run.loaders.val, run.normalize, run.log, **options)
+    bad_is_wrong = run.config.EVALUATE.ON_BAD_IMAGE == "wrong"
+    options = {"report_freq": run.config.REPORT_FREQ, "bad_is_wrong": bad_is_wrong}
+    val = evaluate(run.evaluated, run.loaders.val, run.log, **options)
     run.log.info("%s, %s", head, val.words())
     row = {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5, "val_unreadable": val.num_unreadable}
     ema = None
     if run.ema is not None:
         with run.ema.applied():
-            ema = evaluate(run.model, run.loaders.val, run.normalize, run.log, head="EMA", **options)
+            ema = evaluate(run.evaluated, run.loaders.val, run.log, head="EMA", **options)
         run.log.info("%s, %s", head, ema.words("EMA"))
         row |= {"val_ema_loss": ema.loss, "val_ema_acc1": ema.acc1, "val_ema_acc5": ema.acc5}
     epoch, progress = run.progress["epoch"], run.progress
@@ -288,25 +199,6 @@ def _validate(run: _Run, head: str) -> dict[str, float]:
     if ema is not None and ema.acc1 > progress["best_ema_acc1"]:
         progress |= {"best_ema_acc1": ema.acc1, "best_ema_epoch": epoch}
     return row
-
-
-def _check_recipe(config: CfgNode) -> None:
-    if config.TRAIN.FREEZE != "none" and not config.MODEL.PRETRAINED and not config.TRAIN.RESUME:
-        raise UsageError(f"TRAIN.FREEZE={config.TRAIN.FREEZE} would freeze random weights; it needs -pretrained")
-    if (config.AUG.MIXUP or config.AUG.CUTMIX) and config.DATA.BATCH_SIZE == 1:
-        raise UsageError("AUG.MIXUP and AUG.CUTMIX mix the images of a batch: DATA.BATCH_SIZE must be above 1")
-
-
-def _epoch_learning_rate(config: CfgNode, epoch: int, base_lr: float) -> float:
-    """Start and end are those of the config, as in DeiT, but never above a peak that a small batch made lower.
-
-    DeiT's `main.py` steps its schedule after an epoch by the number of that epoch, from 0: the second epoch has the
-    rate of the first one again.
-    """
-    train = config.TRAIN
-    start, end = min(train.WARMUP_START_LR, base_lr), min(train.END_LR, base_lr)
-    place = max(0, epoch - 2) if train.LR_EPOCH_LATER else epoch - 1
-    return learning_rate(place, train.NUM_EPOCHS, base_lr, start, end, train.WARMUP_EPOCHS)
 
 
 def _is_due(epoch: int, every: int, last: int) -> bool:

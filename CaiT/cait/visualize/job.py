@@ -18,12 +18,13 @@ from cait.files import writable_folder
 from cait.records.figure import check_matplotlib
 from cait.records.metrics import plot_learning_curves, read_metrics
 from cait.records.predictions import result_line
+from cait.run_folder import CURVES, METRICS
 from cait.visualize import FIGURES, OF_IMAGES, draw
 from cait.visualize.maps import add_block, class_rollout, patch_maps
 from cait.visualize.sources import BundleSource, Source, distinct_names
 
 SHEETS = ("class_attention", "rollout")  # of several images also all on one
-CURVES, MATRICES, SCALES = "learning_curves.png", "talking_heads_matrices.png", "layer_scale.png"
+MATRICES, SCALES = "talking_heads_matrices.png", "layer_scale.png"
 IMAGES_A_SHEET = 60
 DEPTHS = 4  # of a rollout that are shown
 
@@ -101,7 +102,7 @@ def read_runs(runs: Sequence[str]) -> dict[str, list[dict]]:
     Raises:
         CaitError: there are no such numbers.
     """
-    files = [pathlib.Path(run, "metrics.jsonl") if os.path.isdir(run) else pathlib.Path(run) for run in runs]
+    files = [pathlib.Path(run, METRICS) if os.path.isdir(run) else pathlib.Path(run) for run in runs]
     rows = {name: read_metrics(file) for name, file in zip(distinct_names([file.parent for file in files]), files)}
     for file, of_run in zip(files, rows.values()):
         if not of_run:

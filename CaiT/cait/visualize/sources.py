@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from cait.config.read import make_config, read_yaml, run_folder
+from cait.config.read import make_config, read_yaml
 from cait.data.class_names import shown_classes
 from cait.deploy.bundle import Description
 from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
@@ -22,12 +22,12 @@ from cait.deploy.export import WithClassAttention, build_description
 from cait.deploy.predictor import Predictor
 from cait.errors import CaitError, UsageError
 from cait.lines import one_line
-from cait.machine.device import has_gpu
+from cait.machine.device import has_gpu, select_device
 from cait.model import CaiT
 from cait.records.monitor import layer_scale
-from cait.train.start import select_device
+from cait.run_folder import CONFIG, run_folder
 from cait.variants import variants_folder
-from cait.weights.files import find_weights
+from cait.weights.find import find_weights
 from cait.weights.load import load_weights
 from cait.zoo import build_model
 
@@ -188,7 +188,7 @@ def open_sources(
     names = distinct_names([*(file.with_suffix("") for file in files), *bundles])
     sources: list[Source] = []
     for name, file in zip(names, files):
-        beside = run_folder(file) / "config.yaml"
+        beside = run_folder(file) / CONFIG
         found = beside if beside.is_file() else variants_folder() / "cait_xxs24_224.yaml"
         sources.append(_open_weights(name, file, read_yaml(yaml or found) | dict(values)))
     return sources + [BundleSource(name, folder) for name, folder in zip(names[len(files) :], bundles)]
@@ -196,7 +196,7 @@ def open_sources(
 
 def _open_weights(name: str, file: pathlib.Path, values: dict[str, Any]) -> WeightsSource:
     config = make_config(values | {"MODEL.PRETRAINED": str(file)})
-    select_device(config)
+    select_device(config.DEVICE)
     classes = shown_classes(config)
     description = build_description(config, classes.names, file)
     model = build_model(config)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cait.errors import CaitError, shown
-from cait.weights.files import STATES, WEIGHTS
+from cait.weights.find import STATES, WEIGHTS
 from cait.weights.safetensors_file import read_metadata
 from cait.weights.torch_file import kind_of_file
 from cait.weights.trailer import read_record

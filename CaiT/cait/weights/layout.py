@@ -4,17 +4,11 @@ Names are the same on both sides. `tensor_shapes` is the one map: every name wit
 tensors, the weights of Linear layers, are transposed.
 """
 
-import os
-import pathlib
 import re
 
 import numpy as np
 
 from cait.errors import CaitError
-from cait.files import check_readable
-from cait.weights.safetensors_file import read_safetensors
-from cait.weights.state_dict import named_tensors
-from cait.weights.torch_file import kind_of_file, read_torch_file
 
 MISMATCHES_SHOWN = 3
 
@@ -124,20 +118,6 @@ def check_tensors(tensors: dict[str, np.ndarray], expected: dict[str, tuple[int,
     check_shapes(shapes, expected, source)
 
 
-def check_floats(tensors: dict, source: str) -> dict[str, np.ndarray]:
-    """Demands floating-point numbers of named tensors.
-
-    Raises:
-        CaitError: names what is something else.
-    """
-    for name, value in tensors.items():
-        if value.dtype == np.uint16:  # how numpy gets to see it
-            raise CaitError(f"{source}: {name} is in bfloat16; save the weights in float32")
-        if value.dtype.kind != "f":
-            raise CaitError(f"{source}: {name} holds {value.dtype}, not floating-point numbers")
-    return tensors
-
-
 def swap_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """From PyTorch's layout to Paddle's or back: 2-D tensors are transposed, as views."""
     return {name: value.T if value.ndim == 2 else value for name, value in tensors.items()}
@@ -146,18 +126,3 @@ def swap_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def transpose_linear(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`swap_layout` into contiguous arrays; floats become float32."""
     return {name: np.ascontiguousarray(value, dtype="float32") for name, value in swap_layout(tensors).items()}
-
-
-def read_torch_layout(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The named tensors of a `.safetensors` or `.pth` file, without what is wrapped around them, in PyTorch's layout.
-
-    Raises:
-        CaitError: the file is missing, damaged or none of the two; the message names it.
-    """
-    path = pathlib.Path(path)
-    check_readable(path)
-    kind = kind_of_file(path)
-    if kind == "html":
-        raise CaitError(f"{path}: an HTML page, not a checkpoint; the server sent a message in its place")
-    tensors = named_tensors(read_safetensors(path), path) if kind == "safetensors" else read_torch_file(path)
-    return check_floats(tensors, str(path))

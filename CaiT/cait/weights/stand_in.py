@@ -7,8 +7,8 @@ from collections.abc import Callable
 import paddle
 
 from cait.model import CaiT
-from cait.weights.files import WEIGHTS
-from cait.weights.load import save_weights
+from cait.weights.find import WEIGHTS
+from cait.weights.write import save_weights
 
 HEAD_SCALE = 10.0
 

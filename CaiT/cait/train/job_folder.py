@@ -13,37 +13,15 @@ import paddle
 import PIL
 from yacs.config import CfgNode
 
-from cait.config.read import run_folder
 from cait.config.saved import check_replaceable, save_config
 from cait.data import pixels
-from cait.data.normalize import Normalize
 from cait.distributed import collectives
-from cait.errors import CaitError, UsageError
+from cait.errors import CaitError
 from cait.files import writable_folder
 from cait.files.folder_lock import held
-from cait.machine.device import allow_tf32, device_words, has_gpu, set_flags
-from cait.model import CaiT
+from cait.machine.device import device_words
 from cait.records.log import open_log
-from cait.zoo import build_model
-
-
-def select_device(config: CfgNode, tf32: bool = False) -> None:
-    """Chooses the device for all that follows, and whether it may round products of float32 (`device.allow_tf32`).
-
-    Raises:
-        UsageError: a GPU was asked for and there is none, or fewer than processes.
-    """
-    if config.DEVICE == "gpu" and not has_gpu():
-        raise UsageError("DEVICE=gpu: there is no GPU, or this PaddlePaddle is the CPU build")
-    device = "gpu" if has_gpu() and config.DEVICE != "cpu" else "cpu"
-    num_gpus = paddle.device.cuda.device_count() if device == "gpu" else 0
-    if device == "gpu" and collectives.local_size() > num_gpus:
-        raise UsageError(f"{collectives.local_size()} processes on a machine with {num_gpus} GPUs: each needs its own")
-    allow_tf32(tf32)
-    paddle.device.set_device(device)  # of several GPUs the one that the launcher chose for this process
-    set_flags(device)
-    if device == "cpu":
-        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"  # a GPU build would look for GPUs
+from cait.run_folder import config_name, run_folder
 
 
 @contextlib.contextmanager
@@ -80,11 +58,6 @@ def _goes_on_in(folder: pathlib.Path, config: CfgNode) -> bool:
     """Whether the job resumes the run of this folder, whose config it then takes over and saves again."""
     resume = config.TRAIN.RESUME
     return bool(resume) and run_folder(resume).resolve() == folder.resolve()
-
-
-def config_name(job: str) -> str:
-    """Name of the job's config in its folder."""
-    return "config.yaml" if job == "train" else f"config_{job}.yaml"
 
 
 def _new_folder(job: str) -> pathlib.Path:
@@ -131,9 +104,3 @@ def open_job(
     if note:
         log.warning(note)
     return log
-
-
-def prepare_model(config: CfgNode) -> tuple[CaiT, Normalize]:
-    """A model with fresh weights, from SEED, and what makes its input of images."""
-    paddle.seed(config.SEED)
-    return build_model(config), Normalize(config.DATA.MEAN, config.DATA.STD)

@@ -5,12 +5,13 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from cait import zoo
 from cait.align.golden import golden_images, load_golden_weights
 from cait.errors import CaitError, UsageError
 from cait.model import CaiT
 from cait.variants import list_models
-from cait.weights import convert, layout
-from cait.weights.load import load_tensors
+from cait.weights import layout, read, write
+from cait.weights.read import load_tensors
 from cait.zoo import create_model, variant_config, variant_shapes
 from project import GOLDEN, ROOT, run_python
 
@@ -51,8 +52,8 @@ def test_there_and_back_without_loss(tmp_path, source, back):
 
 
 def test_the_converted_model_gives_the_logits_of_the_reference(tmp_path):
-    convert.write_any(convert.read_any(FB_STYLE), tmp_path / "weights.pdparams")
-    model = convert.model_of(convert.read_any(tmp_path / "weights.pdparams"))
+    write.write_any(read.read_any(FB_STYLE), tmp_path / "weights.pdparams")
+    model = zoo.model_of(read.read_any(tmp_path / "weights.pdparams"))
     model.set_state_dict(paddle.load(str(tmp_path / "weights.pdparams")))
     model.eval()
     logits = model(paddle.to_tensor(golden_images(1, 8, 16, 16).astype("float32"))).numpy()
@@ -83,12 +84,12 @@ def rename(tensors):
 )
 def test_what_does_not_fit_is_named(tmp_path, change, words):
     with pytest.raises(CaitError, match=rf"damaged.safetensors: .*{words}"):
-        convert.read_any(damaged(tmp_path, change))
+        read.read_any(damaged(tmp_path, change))
 
 
 def test_half_precision_becomes_single(tmp_path):
     path = damaged(tmp_path, lambda t: t.update({name: value.astype("f2") for name, value in t.items()}))
-    tensors = convert.read_any(path)
+    tensors = read.read_any(path)
     assert {value.dtype for value in tensors.values()} == {np.dtype("f4")}
 
 
@@ -96,35 +97,35 @@ def test_half_precision_becomes_single(tmp_path):
 def test_a_page_is_no_checkpoint(tmp_path, content):
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(CaitError, match="an HTML page, not a checkpoint"):
-        convert.read_any(tmp_path / "a.safetensors")
+        read.read_any(tmp_path / "a.safetensors")
 
 
 def test_a_truncated_safetensors_file_is_an_error(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(TIMM_STYLE.read_bytes()[:-10])
     with pytest.raises(CaitError, match="a.safetensors: not a safetensors file, or damaged"):
-        convert.read_any(tmp_path / "a.safetensors")
+        read.read_any(tmp_path / "a.safetensors")
 
 
 def test_an_existing_file_is_replaced_only_by_force(tmp_path):
     path = tmp_path / "a.pdparams"
     path.write_text("mine")
     with pytest.raises(UsageError, match="is there already; --force replaces it"):
-        convert.write_any(convert.read_any(TIMM_STYLE), path)
+        write.write_any(read.read_any(TIMM_STYLE), path)
     with pytest.raises(UsageError, match="is there and not a checkpoint, so it is not replaced"):
-        convert.write_any(convert.read_any(TIMM_STYLE), path, force=True)
+        write.write_any(read.read_any(TIMM_STYLE), path, force=True)
     assert path.read_text() == "mine"
     path.write_bytes(TIMM_STYLE.read_bytes())
-    convert.write_any(convert.read_any(TIMM_STYLE), path, force=True)
+    write.write_any(read.read_any(TIMM_STYLE), path, force=True)
     assert len(load_tensors(path)) == 98
 
 
 def test_a_published_variant_is_recognised():
     shapes = variant_shapes(variant_config("cait_xxs24_224"))
     tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    assert convert.name_of(tensors) == "cait_xxs24_224"
+    assert zoo.name_of(tensors) == "cait_xxs24_224"
     tensors["head.weight"], tensors["head.bias"] = np.zeros((7, 192), "f4"), np.zeros(7, "f4")
-    assert convert.name_of(tensors) is None  # never written where the official weights are looked for
-    assert convert.name_of(convert.read_any(TIMM_STYLE)) is None
+    assert zoo.name_of(tensors) is None  # never written where the official weights are looked for
+    assert zoo.name_of(read.read_any(TIMM_STYLE)) is None
 
 
 def test_the_digest_is_the_same_everywhere_and_sees_every_weight(tmp_path):
@@ -212,4 +213,4 @@ def test_a_name_cannot_make_millions_of_blocks(tmp_path):
         tmp_path, lambda t: t.update({"blocks.3000000.x": np.zeros(1, "f4"), "blocks.².x": np.zeros(1, "f4")})
     )
     with pytest.raises(CaitError, match="is not part of the model"):
-        convert.read_any(path)
+        read.read_any(path)

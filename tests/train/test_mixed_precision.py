@@ -6,10 +6,11 @@ import numpy as np
 import paddle
 import pytest
 
-from cait import precision as mixed_precision
 from cait.errors import UsageError
 from cait.model import CaiT, ClassAttention, TalkingHeadsAttention, add_branch
-from cait.precision import Precision, build_precision, float32, full_precision
+from cait.precision import float32, full_precision
+from cait.train import mixed_precision
+from cait.train.mixed_precision import Precision, build_precision
 from scaler import Scaler
 
 # With float32 weights, Paddle's promotion would leave next to nothing in half precision; norms stay in float32.

@@ -14,10 +14,8 @@ from cait.data.labels import read_class_names
 from cait.deploy.bundle import read_description
 from cait.errors import CaitError
 from cait.files import is_file
-from cait.weights import files
-from cait.weights import files as checkpoints
-from cait.weights.layout import read_torch_layout
-from cait.weights.load import load_tensors, read_weights
+from cait.weights import checkpoints, find
+from cait.weights.read import load_tensors, read_torch_layout, read_weights
 from project import GOLDEN, MAIN, ROOT, run_python
 
 LITE = "python CaiT/prepare_data.py lite --weights=CaiT/cait_"
@@ -30,27 +28,27 @@ def run(tmp_path):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("SEED: 1\n")
     for name in ("latest", "best_model", "epoch_9", "epoch_10"):
-        for suffix in (files.WEIGHTS, files.STATES):
+        for suffix in (find.WEIGHTS, find.STATES):
             (folder / f"{name}{suffix}").touch()
     return folder
 
 
 def test_the_folder_of_a_run_is_its_best_model(run):
-    assert files.find_weights(run) == files.find_weights(run / "best_model") == run / "best_model.pdparams"
+    assert find.find_weights(run) == find.find_weights(run / "best_model") == run / "best_model.pdparams"
     with pytest.raises(CaitError) as caught:
         (run / "best_model.pdparams").unlink()
         (run / "best_model.pdstates").unlink()
-        files.find_weights(run)
+        find.find_weights(run)
     names = f"{run}/epoch_9, {run}/epoch_10, {run}/latest"
     assert str(caught.value) == f"{run}: a folder without best_model; name one of its checkpoints: {names}"
 
 
 def test_a_file_counts_before_the_folder_of_its_name(run):
     (run.parent / "my_run.pdparams").touch()
-    assert files.find_weights(run) == run.parent / "my_run.pdparams"
+    assert find.find_weights(run) == run.parent / "my_run.pdparams"
 
 
-@pytest.mark.parametrize("find", [files.find_weights, checkpoints.check_can_resume])
+@pytest.mark.parametrize("search", [find.find_weights, checkpoints.check_can_resume])
 @pytest.mark.parametrize(
     "name, words",
     [
@@ -60,9 +58,9 @@ def test_a_file_counts_before_the_folder_of_its_name(run):
         ("outputs/my_run/latest", "; there is no folder {}/outputs"),
     ],
 )
-def test_a_misspelt_checkpoint_is_told_with_what_is_there(run, tmp_path, find, name, words):
+def test_a_misspelt_checkpoint_is_told_with_what_is_there(run, tmp_path, search, name, words):
     with pytest.raises(CaitError) as caught:
-        find(tmp_path / name)
+        search(tmp_path / name)
     assert f"{tmp_path / name}: no such checkpoint" in str(caught.value)
     assert words.format(tmp_path) in str(caught.value)
 
@@ -101,7 +99,7 @@ def test_missing_published_weights_say_where_they_come_from(tmp_path, name):
     (tmp_path / "CaiT" / "cait_xs24_384.pdparams").touch()
     variant = name.split(".")[0]
     with pytest.raises(CaitError) as caught:
-        files.find_weights(tmp_path / "CaiT" / name)
+        find.find_weights(tmp_path / "CaiT" / name)
     message = str(caught.value)
     assert f"`python CaiT/convert_weights.py --variant {variant}` downloads" in message
     assert "--base-url=https://hf-mirror.com" in message
@@ -197,5 +195,5 @@ def test_a_folder_that_may_not_be_entered_is_not_an_absent_file(tmp_path, monkey
 
     monkeypatch.setattr(os, "stat", guarded)
     with pytest.raises(CaitError, match=r"secret/a.pdparams: cannot be read \(permission denied\)$"):
-        files.find_weights(tmp_path / "secret" / "a")
+        find.find_weights(tmp_path / "secret" / "a")
     assert not is_file(tmp_path / "absent") and not is_file(tmp_path)

@@ -1,46 +1,20 @@
-"""Which files the name of a checkpoint means, and what to say where there are none. Nothing here needs Paddle."""
+"""The checkpoints of a run: which of them it goes on from, and which are whole. Nothing here needs Paddle."""
 
-import difflib
 import os
 import pathlib
-import re
 
-from cait.advice import is_published, without_weights
-from cait.errors import CaitError, listed
+from cait.errors import CaitError
 from cait.files import is_file, write_text
+from cait.run_folder import BEGINNING, BEST, CONFIG, LATEST, METRICS, OWN_NAME
+from cait.weights.find import (
+    STATES,
+    WEIGHTS,
+    WEIGHTS_SUFFIXES,
+    names_nearby,
+    no_single_checkpoint,
+    no_such_checkpoint,
+)
 from cait.weights.trailer import is_whole, read_record
-
-WEIGHTS, STATES = ".pdparams", ".pdstates"
-SAFETENSORS, TORCH = ".safetensors", ".pth"
-WEIGHTS_SUFFIXES = (WEIGHTS, SAFETENSORS, TORCH)
-LATEST, BEST = "latest", "best_model"
-OWN_NAME = re.compile(rf"{LATEST}|({BEST}|epoch_[0-9]+)(_ema)?")
-METRICS = "metrics.jsonl"
-BEGINNING = ".before_first_checkpoint"  # is in the folder of a run until the first checkpoint is whole
-SHOWN = 6  # names in a message
-
-
-def find_weights(path: str | os.PathLike) -> pathlib.Path:
-    """The weights file that a path names: with or without its suffix, or as the folder of a run, for its best model.
-
-    Raises:
-        CaitError: there is none; the message says what there is instead, and where weights come from.
-    """
-    if (file := weights_file(path)) is not None:
-        return file
-    if os.path.isdir(path):
-        raise CaitError(_no_single_one(path, BEST))
-    nearby = "" if is_published(path) else _nearby(path)
-    raise CaitError(_missing(path) + (nearby or without_weights(path)))
-
-
-def weights_file(path: str | os.PathLike) -> pathlib.Path | None:
-    """As `find_weights`; None where there is none."""
-    for suffix in ("", *WEIGHTS_SUFFIXES):
-        if is_file(f"{path}{suffix}"):
-            return pathlib.Path(f"{path}{suffix}")
-    best = pathlib.Path(path, f"{BEST}{WEIGHTS}")
-    return best if is_file(best) else None
 
 
 def find_states(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
@@ -61,7 +35,7 @@ def begins_again(path: str | os.PathLike) -> bool:
 
     `check_can_resume` refuses it where the run had one.
     """
-    return not find_states(path)[1].is_file() and pathlib.Path(path, "config.yaml").is_file()
+    return not find_states(path)[1].is_file() and pathlib.Path(path, CONFIG).is_file()
 
 
 def check_can_resume(path: str | os.PathLike) -> None:
@@ -73,12 +47,15 @@ def check_can_resume(path: str | os.PathLike) -> None:
     stem, states = find_states(path)
     if begins_again(path) and holds_a_run(path) and not pathlib.Path(path, BEGINNING).is_file():
         raise CaitError(_lost(pathlib.Path(path)))
-    began = pathlib.Path(path, "config.yaml")
+    began = pathlib.Path(path, CONFIG)
     if any(map(is_file, (states, path, began, *(f"{stem}{suffix}" for suffix in WEIGHTS_SUFFIXES)))):
         return
     if os.path.isdir(path):
-        raise CaitError(_no_single_one(path, LATEST))
-    raise CaitError(_missing(path) + (_nearby(path) or "; -resume takes the folder of a run or one of its checkpoints"))
+        raise CaitError(no_single_checkpoint(path, LATEST))
+    raise CaitError(
+        no_such_checkpoint(path)
+        + (names_nearby(path) or "; -resume takes the folder of a run or one of its checkpoints")
+    )
 
 
 def own_checkpoint_files(folder: str | os.PathLike) -> list[pathlib.Path]:
@@ -145,41 +122,3 @@ def _lost(folder: pathlib.Path) -> str:
         f"{folder}: has files of a run but no {gone.name}{STATES}, and starting again would overwrite them"
         f"{go_on_instead(gone)}"
     )
-
-
-def checkpoints_in(folder: str | os.PathLike) -> list[str]:
-    """The names of the checkpoints in a folder, without suffixes; `epoch_9` comes before `epoch_10`."""
-    stems = {file.stem for file in pathlib.Path(folder).iterdir() if file.suffix in (STATES, *WEIGHTS_SUFFIXES)}
-    words = {stem: re.split("([0-9]+)", stem) for stem in stems}
-    return sorted(stems, key=lambda stem: [int(word) if word.isdecimal() else word for word in words[stem]])
-
-
-def _missing(path: str | os.PathLike) -> str:
-    with_suffix = pathlib.Path(path).suffix in (STATES, *WEIGHTS_SUFFIXES)
-    return f"{path}: no such checkpoint" + ("" if with_suffix else f", with or without {', '.join(WEIGHTS_SUFFIXES)}")
-
-
-def _no_single_one(folder: str | os.PathLike, wanted: str) -> str:
-    names = checkpoints_in(folder)
-    if not names:
-        return f"{folder}: a folder without any checkpoint" + (without_weights(folder) if wanted == BEST else "")
-    return f"{folder}: a folder without {wanted}; name one of its checkpoints: {_some(names, pathlib.Path(folder))}"
-
-
-def _nearby(path: str | os.PathLike) -> str:
-    """The checkpoints and runs beside a path that names none; empty where there are none."""
-    path = pathlib.Path(path)
-    folder = path.parent
-    if not folder.is_dir():
-        lost = next(parent for parent in (path, *path.parents) if parent.parent.is_dir())
-        return f"; there is no folder {lost}" if lost != path else ""
-    names = checkpoints_in(folder)
-    names += sorted(run.name for run in folder.iterdir() if run.is_dir() and (run / "config.yaml").is_file())
-    close = difflib.get_close_matches(path.name.removesuffix(path.suffix), names, n=1)
-    if close:
-        return f"; did you mean {folder / close[0]}?"
-    return f"; there are {_some(names, folder)}" if names else ""
-
-
-def _some(names: list[str], folder: pathlib.Path) -> str:
-    return listed([str(folder / name) for name in names], SHOWN)
