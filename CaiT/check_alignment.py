@@ -9,6 +9,8 @@
 with the model it was made from. Exit code 1 if anything differs.
 """
 
+from cait.align import verdict
+
 import interruptible  # noqa: F401  # isort: skip
 
 import argparse
@@ -72,10 +74,9 @@ def main() -> None:
     args = _arguments()
     writable_folder(args.output)
     rows = _rows(args)
-    from cait.align import ladder
 
-    write_text(args.output / "report.json", ladder.report(rows))
-    print(ladder.table(rows))
+    write_text(args.output / "report.json", verdict.report(rows))
+    print(verdict.table(rows))
     if failed := [row for row in rows if not row.passed]:
         raise CaitError(f"{len(failed)} of {len(rows)} arrays differ; {args.output} has the logs and report.json")
     print(f"all {len(rows)} arrays agree; {args.output} has the logs and report.json")

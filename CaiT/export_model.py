@@ -42,7 +42,7 @@ def main() -> None:
     from cait.data.class_names import shown_classes
     from cait.deploy.bundle import digest_of_bundle
     from cait.deploy.export import build_description, export
-    from cait.lines import one_line
+    from cait.errors import one_line
     from cait.weights.load import load_weights  # after the flags are checked
     from cait.zoo import build_model
 

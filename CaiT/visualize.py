@@ -57,18 +57,20 @@ def main() -> None:
     weights = [find_weights(path) for path in args.model_path or default]
     from cait.data.image_files import spread  # after the flags are checked: Paddle takes seconds
     from cait.deploy.classify import find_images
-    from cait.visualize import job, sources
+    from cait.visualize import job
+    from cait.visualize.attention_models import open_models
+    from cait.visualize.figures import choose_figures, file_names, open_folder, picture_stems
 
     models, figures, paths, runs = [], [], [], job.read_runs(args.runs)
     if needs_models:
         found = find_images(args.images) if args.images else []
         paths = spread(found, args.max_images)
-        models = sources.open_sources(weights, args.model_dir, args.config_dir, args.keys)
-        figures = job.choose_figures(args.figures, models, bool(paths), args.block or 0)
+        models = open_models(weights, args.model_dir, args.config_dir, args.keys)
+        figures = choose_figures(args.figures, models, bool(paths), args.block or 0)
         if len(paths) < len(found):
             print(f"{len(paths)} of the {len(found)} images, spread over them; --max-images takes more")
-    names = job.file_names(job.picture_stems(paths), figures, bool(runs))
-    folder = job.open_folder(args.output, names, args.force)
+    names = file_names(picture_stems(paths), figures, bool(runs))
+    folder = open_folder(args.output, names, args.force)
     if runs:
         job.draw_curves(runs, folder)
     failed = job.draw_images(models, paths, figures, folder, args.block or 0, args.exif)

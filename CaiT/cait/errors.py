@@ -1,10 +1,13 @@
-"""Errors a user can cause; `cait.command.run` ends a command on them with one sentence and their exit code."""
+"""Errors a user can cause, and the words of their messages, which are one line whatever a file is called.
+
+`cait.command.run` ends a command on such an error with its sentence and exit code.
+"""
 
 import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-from cait.lines import one_line
+_BLANKS = "\t\u00a0\u3000"  # which Python calls not printable, but which do no harm
 
 
 class CaitError(ValueError):
@@ -56,3 +59,19 @@ def listed(words: Sequence[str], most: int) -> str:
     """The first of some words for a message, and how many more there are."""
     more = len(words) - most
     return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def one_line(text: object) -> str:
+    r"""The text as it may stand in a line on a terminal or in a log.
+
+    Characters that end a line, steer a terminal or turn the direction of writing become escapes such as `\x1b`, as
+    Python writes them; letters of all languages and blanks stay as they are.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in _BLANKS else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -234,7 +234,7 @@ class CaiT(nn.Layer):
         ValueError: sizes that do not divide each other.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the sizes of a CaiT, by the names that timm has for them)
         self,
         image_size: int | tuple[int, int] = 224,
         patch_size: int = 16,

@@ -6,7 +6,7 @@ from cait.deploy.onnx_file import missing_tools
 from harness import ROOT, TIPC
 from harness.data import lite_command
 from harness.parameters import LineFile, Rule
-from harness.steps import Step, exported, inferred, predicted
+from harness.steps import ChainStep, exported, inferred, predicted
 
 _INTEGERS = r"[1-9]\d*(?:\|[1-9]\d*)*", "a whole number from 1; several with | between"
 
@@ -40,7 +40,7 @@ def onnx_prepare_command(parameters: OnnxParameters) -> list[str]:
     return lite_command(parameters.value(3), folder, weights, parameters.words(4))
 
 
-def onnx_steps(parameters: OnnxParameters, output: pathlib.Path) -> list[Step]:
+def onnx_steps(parameters: OnnxParameters, output: pathlib.Path) -> list[ChainStep]:
     """Export, the model's predictions, and ONNX Runtime with every batch size."""
     python, weights = parameters.value(3), parameters.value(5)
     bundle, table = output / "inference", output / "pred" / "predictions.csv"
@@ -48,20 +48,22 @@ def onnx_steps(parameters: OnnxParameters, output: pathlib.Path) -> list[Step]:
     skip = f"{' and '.join(missing)} not installed (requirements-onnx.txt)" if missing else ""
     words = [python, *parameters.words(4), *parameters.pair(5), *parameters.pair(6, bundle)]
     steps = [
-        Step("export", words, output / "export.log", skip=skip, left_undone=exported(ROOT / bundle, "inference.onnx"))
+        ChainStep(
+            "export", words, output / "export.log", skip=skip, left_undone=exported(ROOT / bundle, "inference.onnx")
+        )
     ]
     words = [python, TIPC, "verify", f"--bundle={bundle}", f"--weights={weights}.pdparams"]
-    steps.append(Step("verify", words, output / "verify.log", needs=("export",)))
+    steps.append(ChainStep("verify", words, output / "verify.log", needs=("export",)))
     words = [python, *parameters.words(11), *parameters.pair(12, weights), *parameters.pair(14)]
     words += parameters.pair(13, table.parent)
-    steps.append(Step("predict", words, output / "pred.log", skip=skip, left_undone=predicted(ROOT / table)))
+    steps.append(ChainStep("predict", words, output / "pred.log", skip=skip, left_undone=predicted(ROOT / table)))
     for batch in parameters.values(8):
         name = f"paddle2onnx_infer_cpu_batchsize_{batch}"
         log = output / f"{name}.log"
         words = [python, *parameters.words(7), *parameters.pair(8, batch)]
         words += parameters.pair(9, bundle) + parameters.pair(10)
-        steps.append(Step(f"infer {name}", words, log, needs=("verify",), left_undone=inferred(ROOT / log, False)))
+        steps.append(ChainStep(f"infer {name}", words, log, needs=("verify",), left_undone=inferred(ROOT / log, False)))
         words = [python, TIPC, "compare", f"--table={table}", f"--log={log}", "--precision=fp32"]
         needs = (f"infer {name}", "predict")
-        steps.append(Step(f"compare {name}", words, output / f"{name}_compare.txt", needs=needs, proves=True))
+        steps.append(ChainStep(f"compare {name}", words, output / f"{name}_compare.txt", needs=needs, proves=True))
     return steps

@@ -173,17 +173,21 @@ class LineFile:
         if ":" in value:
             self._fail(number, f"the value of {key} holds a `:`, which ends a value for other readers of this format")
         if rule.by_mode and "=" in value:
-            for part in value.split("|"):
-                mode, _, choice = part.partition("=")
-                if mode not in MODES:
-                    self._fail(number, f"unknown mode {mode!r}; there are {', '.join(MODES)}")
-                if not re.fullmatch(rule.value, choice):
-                    self._fail(number, f"{key} of {mode} must be {rule.words}, not {choice!r}")
+            self._check_by_mode(number, key, value)
         elif value in ("", "null"):
             if number in self.never_null:
                 self._fail(number, f"{key} must be {rule.words}, not {value or 'nothing'}")
         elif not re.fullmatch(rule.value, value):
             self._fail(number, f"{key} must be {rule.words}, not {value!r}")
+
+    def _check_by_mode(self, number: int, key: str, value: str) -> None:
+        rule = self.rules[number]
+        for part in value.split("|"):
+            mode, _, choice = part.partition("=")
+            if mode not in MODES:
+                self._fail(number, f"unknown mode {mode!r}; there are {', '.join(MODES)}")
+            if not re.fullmatch(rule.value, choice):
+                self._fail(number, f"{key} of {mode} must be {rule.words}, not {choice!r}")
 
     def _shift(self, number: int, line: str) -> str:
         """A hint, where the line would be right one place further down or up."""
@@ -243,6 +247,13 @@ class Parameters(LineFile):
             self._fail(5, f"has {len(self.values(5))} values for the {len(self.values(4))} of gpu_list on line 4")
         for number, reason in impossible_rows(self, self.values(55) if self.has_benchmark else ()):
             self._fail(number, reason)
+        self._check_commands()
+        if self.has_benchmark:
+            self._check_benchmark()
+        if "-eval" not in self.words(24):
+            self._fail(24, "must have the word -eval; prediction is run with -pred in its place")
+
+    def _check_commands(self) -> None:
         for number in (*TRAINERS.values(), 24, *range(30, 36), 38, 40):
             try:
                 self.words(number)
@@ -258,10 +269,6 @@ class Parameters(LineFile):
                     form = "a KEY without a dash" if takes_bare_words else "a flag with a dash"
                     has = "has" if takes_bare_words else "has no"
                     self._fail(line, f"{self.key(line)} must be {form}: the command on line {number} {has} -o")
-        if self.has_benchmark:
-            self._check_benchmark()
-        if "-eval" not in self.words(24):
-            self._fail(24, "must have the word -eval; prediction is run with -pred in its place")
 
     def _check_benchmark(self) -> None:
         if self.key(6) == "null" and (item := next(filter(is_amp, self.values(55)), None)):

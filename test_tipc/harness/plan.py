@@ -13,12 +13,12 @@ from harness.data import data_folder, missing_for
 from harness.devices import why_not_train
 from harness.parameters import EXPORT_OF, TRAINERS, Parameters
 from harness.rows import Row, rows
-from harness.steps import Step, evaluated, exported, inferred, predicted, trained
+from harness.steps import ChainStep, evaluated, exported, inferred, predicted, trained
 
 PUBLISHED_TOP1 = {"cait_xxs24_224": 0.7840}  # of the official weights on the validation set (timm's results)
 
 
-def plan(parameters: Parameters, mode: str, output: pathlib.Path, benchmark: str = "") -> list[Step]:
+def plan(parameters: Parameters, mode: str, output: pathlib.Path, benchmark: str = "") -> list[ChainStep]:
     """The steps of a mode.
 
     Args:
@@ -70,14 +70,14 @@ class _Run(NamedTuple):
 
 def _chain_steps(
     parameters: Parameters, mode: str, output: pathlib.Path, missing: dict[str, str], row: Row, trainer: str
-) -> Iterator[Step]:
+) -> Iterator[ChainStep]:
     """Training and evaluation of one row, and all that follows."""
     name = f"{trainer}_gpus_{row.numbers}_autocast_{row.autocast}"
     save, line, checkpoint = output / name, TRAINERS[trainer], parameters.value(11)
     epochs, batch = parameters.value(7, mode), parameters.value(9, mode)
     weights, eval_log = f"{save}/{checkpoint}", output / f"{name}_eval.log"
     train, evaluate = f"train {name}", f"evaluate {name}"
-    yield Step(
+    yield ChainStep(
         train,
         train_words(parameters, row, line, save, epochs, batch),
         output / f"{name}.log",
@@ -85,7 +85,7 @@ def _chain_steps(
         left_undone=trained(ROOT / save, checkpoint, int(epochs)),
         variables=row.variables,
     )
-    yield Step(
+    yield ChainStep(
         evaluate,
         eval_words(parameters, row.device, weights),
         eval_log,
@@ -109,7 +109,7 @@ def _chain_steps(
     yield from _inference_steps(parameters, output, run, missing)
 
 
-def _released_steps(parameters: Parameters, output: pathlib.Path, missing: dict[str, str]) -> Iterator[Step]:
+def _released_steps(parameters: Parameters, output: pathlib.Path, missing: dict[str, str]) -> Iterator[ChainStep]:
     """Export of the published weights, and all that follows."""
     weights, save = parameters.value(37), output / "infer_model"
     if not weights or not parameters.words(38):
@@ -132,14 +132,14 @@ def _released_steps(parameters: Parameters, output: pathlib.Path, missing: dict[
 
 def _inference_steps(
     parameters: Parameters, output: pathlib.Path, run: _Run, missing: dict[str, str]
-) -> Iterator[Step]:
+) -> Iterator[ChainStep]:
     """Export, the proof of the bundle's origin, the model's own predictions, and every configuration of inference."""
     python, absent = parameters.value(3), missing.get("infer", "")
     bundle = run.save / parameters.value(36) if parameters.value(36) else run.save  # that inference reads
     pred = run.save / "pred"
     table = pred / "predictions.csv"
     export, verify, predict = f"export {run.name}", f"verify {run.name}", f"predict {run.name}"
-    yield Step(
+    yield ChainStep(
         export,
         run.export,
         output / f"{run.name}_export.log",
@@ -149,8 +149,8 @@ def _inference_steps(
     )
     words = [python, TIPC, "verify", f"--bundle={bundle}", f"--weights={run.weights}.pdparams"]
     words += [f"--start={run.start}.pdparams"] if run.start else []
-    yield Step(verify, words, output / f"{run.name}_verify.log", needs=(export,))
-    yield Step(
+    yield ChainStep(verify, words, output / f"{run.name}_verify.log", needs=(export,))
+    yield ChainStep(
         predict,
         pred_words(parameters, run.device, run.weights, pred),
         output / f"{run.name}_pred.log",
@@ -165,31 +165,22 @@ def _inference_steps(
     for name, words, reason, precision in inference_commands(parameters, bundle, run.images):
         log, label = folder / f"{name}.log", name if is_only_run else f"{run.name} {name}"
         infer = f"infer {label}"
-        yield Step(
-            infer,
-            words,
-            log,
-            needs=(verify,),
-            skip=absent or reason,
-            left_undone=inferred(ROOT / log, parameters.value(50) == "True"),
-        )
+        parsed = inferred(ROOT / log, parameters.value(50) == "True")
+        yield ChainStep(infer, words, log, needs=(verify,), skip=absent or reason, left_undone=parsed)
         words = [python, TIPC, "compare", f"--table={table}", f"--log={log}", f"--precision={precision}"]
         result = folder / f"{name}_compare.txt"
-        yield Step(f"compare {label}", words, result, needs=(infer, predict), proves=True)
+        yield ChainStep(f"compare {label}", words, result, needs=(infer, predict), proves=True)
         if expected and not reason:  # once: that the others answer the same is compared
             labels = data_folder(parameters) / "test_list.txt"
             words = [python, TIPC, "accuracy", f"--log={log}", f"--labels={labels}", f"--folder={labels.parent}"]
-            yield Step(
-                f"accuracy {label}",
-                words + expected,
-                folder / f"{name}_accuracy.txt",
-                needs=(infer, *run.needs[1:]),
-                skip=missing.get("accuracy", ""),
-            )
+            result, skip = folder / f"{name}_accuracy.txt", missing.get("accuracy", "")
+            yield ChainStep(f"accuracy {label}", words + expected, result, needs=(infer, *run.needs[1:]), skip=skip)
             expected = []
 
 
-def _speed_steps(parameters: Parameters, output: pathlib.Path, missing: dict[str, str], wanted: str) -> Iterator[Step]:
+def _speed_steps(
+    parameters: Parameters, output: pathlib.Path, missing: dict[str, str], wanted: str
+) -> Iterator[ChainStep]:
     if not parameters.has_benchmark:
         raise UsageError(f"{parameters.path}: line 52: missing; benchmark_train needs lines 52 to 60")
     epochs, flags, name = parameters.value(56), parameters.value(58), parameters.value(59)
@@ -210,7 +201,7 @@ def _speed_steps(parameters: Parameters, output: pathlib.Path, missing: dict[str
         words = train_words(parameters, chosen, TRAINERS[name], save, epochs, batch)
         if parameters.value(60):
             words += ["-o", f"DATA.NUM_WORKERS={parameters.value(60)}"]
-        yield Step(
+        yield ChainStep(
             f"train {run}",
             words,
             log,
@@ -222,4 +213,4 @@ def _speed_steps(parameters: Parameters, output: pathlib.Path, missing: dict[str
         words += [f"--model-name={parameters.value(2)}", f"--batch-size={batch}", f"--fp-item={item}"]
         words += [f"--device-num=N1C{cards}"]
         result, train = output / f"{run}_speed.txt", f"train {run}"
-        yield Step(f"speed {run}", words, result, needs=(train,), proves=True, timing_of=train)
+        yield ChainStep(f"speed {run}", words, result, needs=(train,), proves=True, timing_of=train)

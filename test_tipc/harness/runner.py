@@ -11,7 +11,7 @@ from cait.command import stops
 from cait.errors import CaitError, UsageError
 from cait.files import writable_folder, write_text
 from harness import ROOT
-from harness.steps import Step
+from harness.steps import ChainStep
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 # Parsers look for the first two.
@@ -45,10 +45,10 @@ class Runner:
     def __init__(self, output: pathlib.Path, log_name: str):
         self.output = output
         self.log = output / log_name
-        self.results: list[tuple[Step, float, str, str]] = []  # step, seconds, result, note
+        self.results: list[tuple[ChainStep, float, str, str]] = []  # step, seconds, result, note
         fresh_folder(output, log_name)
 
-    def run(self, steps: list[Step]) -> int:
+    def run(self, steps: list[ChainStep]) -> int:
         """Runs the steps whose needs have passed; returns the exit code."""
         done: dict[str, str] = {}
         causes: dict[str, str] = {}  # of what was not run: the step at fault, or what this machine lacks
@@ -66,7 +66,7 @@ class Runner:
             write_text(self.log, "".join(self._line(*row) for row in self.results))
         return self._end()
 
-    def _run_one(self, step: Step) -> tuple[float, str, str]:
+    def _run_one(self, step: ChainStep) -> tuple[float, str, str]:
         """Seconds, result, and why it failed or what it said. Neither an older log nor older files count."""
         log = ROOT / step.log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Runner:
             print(f"    | {line}")
         return seconds, FAILED, f"{note}; {lines[-1]}" if code and lines else note
 
-    def _line(self, step: Step, seconds: float, result: str, note: str) -> str:
+    def _line(self, step: ChainStep, seconds: float, result: str, note: str) -> str:
         return f"{PHRASES[result]} - {step.command}!{f' ({note})' if result == SKIPPED else ''}\n"
 
     def _end(self) -> int:

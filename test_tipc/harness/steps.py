@@ -15,7 +15,7 @@ from harness.compare import read_lines
 
 
 @dataclasses.dataclass
-class Step:
+class ChainStep:
     """A command to run.
 
     Attributes:

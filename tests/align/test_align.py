@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from cait import precision
-from cait.align import ladder, references
+from cait.align import ladder, references, verdict
 from cait.align.golden import GoldenReference
-from cait.align.ladder import Row, table
 from cait.align.references import golden_references
+from cait.align.verdict import Row, table
 from cait.config.read import make_config
 from cait.errors import CaitError
 from cait.model import CaiT
@@ -110,7 +110,7 @@ def test_one_logit_that_is_not_a_number_fails(tiny, monkeypatch):
 
     monkeypatch.setattr(ladder, "forward", forward)
     assert failed_steps(tiny, [1]) == {1}
-    row = json.loads(ladder.report(ladder.climb(tiny, [1])))["rows"][0]
+    row = json.loads(verdict.report(ladder.climb(tiny, [1])))["rows"][0]
     assert (row["passed"], row["max_diff"]) == (False, None)
 
 
@@ -126,13 +126,13 @@ def test_the_verdict_is_our_own(wrong):
         reference, ours = {"a": np.zeros((2, 3))}, {"a": np.zeros((3, 2))}
     else:
         ours = {"a": reference["a"] + 4e-11}
-    assert not ladder.compare("m", 1, ours, reference)[0].passed
-    assert ladder.compare("m", 1, {"a": np.arange(4.0) + 2e-11}, {"a": np.arange(4.0)})[0].passed
+    assert not verdict.compare("m", 1, ours, reference)[0].passed
+    assert verdict.compare("m", 1, {"a": np.arange(4.0) + 2e-11}, {"a": np.arange(4.0)})[0].passed
 
 
 def test_nothing_compared_is_not_a_pass():
     with pytest.raises(CaitError, match="nothing to compare in step 1"):
-        ladder.compare("m", 1, {}, {})
+        verdict.compare("m", 1, {}, {})
 
 
 def test_the_command_prints_a_table_and_leaves_a_report(tmp_path):
@@ -231,4 +231,4 @@ def test_float32_agrees_within_bounds_of_its_own():
     (logits,) = (row for row in rows if row.name == "logits")
     assert 1e-8 < logits.max_diff < logits.threshold < 2e-5  # it was computed in float32
     wrong = {"logits": reference.expected("forward")["logits"] + 1e-4}
-    assert not ladder.compare("tiny", 1, wrong, reference.expected("forward"), "float32")[0].passed
+    assert not verdict.compare("tiny", 1, wrong, reference.expected("forward"), "float32")[0].passed

@@ -218,7 +218,7 @@ def test_a_step_in_float16_has_the_gradients_of_float32(tiny_yaml, monkeypatch):
             monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
             monkeypatch.setattr(paddle.amp, "auto_cast", lambda **_: contextlib.nullcontext())
             monkeypatch.setattr(mixed_precision, "why_not_mixed", lambda dtype: "")
-        trainer = step.Trainer(step.Step(str(tiny_yaml), 2, dtype=dtype, golden=True))
+        trainer = step.Trainer(step.StepSpec(str(tiny_yaml), 2, dtype=dtype, golden=True))
         found[dtype] = trainer.backward(), trainer.gradients()
     assert trainer._precision.scaler.scale_value == step.LOSS_SCALE
     np.testing.assert_allclose(found["float16"][1], found["float32"][1], rtol=1e-5, atol=1e-7)

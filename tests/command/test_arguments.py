@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cait.command import arguments
-from cait.config import flags, read
+from cait.config import flags, kinds, read
 from cait.config.kinds import TEXT
 from cait.deploy.classify import find_images
 from cait.errors import UsageError
@@ -130,7 +130,7 @@ def test_every_option_that_names_what_is_written_refuses_files_of_the_users(scri
 def test_every_key_that_may_be_a_path_expands_the_home_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert {key.name for key in read.KEYS if key.kind is TEXT} == WORD_KEYS
-    paths = [key.name for key in read.KEYS if key.kind is read.PATH]
+    paths = [key.name for key in read.KEYS if key.kind is kinds.PATH]
     assert "OUTPUT_DIR" in paths
     for name in paths:
         assert read.parse_override(name, "~/a", "-o") == f"{tmp_path}/a"

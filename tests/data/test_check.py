@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from cait.data.check import before_training, check_data, look
-from cait.data.dataset import ImageDataset, read_list
+from cait.data.dataset import ImageDataset
+from cait.data.sources import read_list
 from cait.data.transforms import EvalTransform
 from cait.errors import CaitError
 from pictures import noise_images, touch

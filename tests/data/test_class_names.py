@@ -166,7 +166,7 @@ def test_every_answer_carries_the_names_of_the_training(folder, monkeypatch, cap
     import export_model
     from cait.deploy import export
     from cait.deploy.bundle import write_description
-    from cait.visualize.sources import open_sources
+    from cait.visualize.attention_models import open_models
 
     for split in ("train", "val"):
         shutil.rmtree(folder / "data" / split)
@@ -192,7 +192,7 @@ def test_every_answer_carries_the_names_of_the_training(folder, monkeypatch, cap
     monkeypatch.setattr(export, "export", exported)
     monkeypatch.setattr(sys, "argv", ["export_model.py", *words, f"--save-inference-dir={folder / 'bundle'}"])
     export_model.main()
-    [source] = open_sources([best(folder)], [], None, {"DATA.DATA_PATH": str(folder / "data")})
+    [source] = open_models([best(folder)], [], None, {"DATA.DATA_PATH": str(folder / "data")})
     assert seen[0].class_names == source.description.class_names == NAMES
     told = (folder / "run" / "log_pred.txt").read_text(), capsys.readouterr().out
     for words in told:

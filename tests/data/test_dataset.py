@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait.data.dataset import FileSource, ImageDataset, read_list, read_test_list
+from cait.data.dataset import ImageDataset
 from cait.data.image_files import image_files
+from cait.data.sources import FileSource, read_list, read_test_list
 from cait.data.transforms import TrainTransform
 from cait.errors import CaitError
 from pictures import noise_images

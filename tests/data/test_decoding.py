@@ -19,15 +19,16 @@ from PIL import EpsImagePlugin, Image, ImageFile
 from cait.align.live import LiveReference
 from cait.data import decoding
 from cait.data.check import check_data, look
-from cait.data.dataset import FileSource, ImageDataset
+from cait.data.dataset import ImageDataset
 from cait.data.decoding import UnreadableImage, formats, has_image_suffix, identified, suffixes, unreadable
 from cait.data.fast import FastTrainTransform
-from cait.data.loader import ImageLoader
+from cait.data.sources import FileSource
 from cait.data.transforms import EvalTransform, TrainTransform
 from cait.deploy.bundle import read_description
 from cait.deploy.classify import Reader, classify
 from cait.errors import CaitError
 from cait.serve.decoder_process import ERROR, decode
+from pictures import loader_of
 from project import ROOT
 from serving import DESCRIPTION
 
@@ -50,7 +51,7 @@ def photo(tmp_path):
 
 def training(path, transform=TrainTransform, **options):
     dataset = ImageDataset(FileSource([path], [0]), transform((8, 8)), 3, seed=0)
-    loader = ImageLoader(dataset, 4, False, 0, **{"num_workers": 0, "skip_bad_images": True} | options)
+    loader = loader_of(dataset, 4, **{"skip_bad_images": True} | options)
     assert list(loader) == []
     return loader.errors
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from cait.data.build import build_loaders
 from cait.data.check import look
-from cait.data.dataset import FileSource, ImageDataset
+from cait.data.dataset import ImageDataset
 from cait.data.decoding import in_mode
-from cait.data.loader import ImageLoader
+from cait.data.sources import FileSource
 from cait.data.transforms import EvalTransform
 from cait.deploy.bundle import read_description
 from cait.deploy.classify import Reader
@@ -21,6 +21,7 @@ from cait.files import read_bytes
 from cait.serve.decoder import DecodeLimits
 from cait.serve.decoders import Decoders
 from cait.train import jobs
+from pictures import loader_of
 from project import CLASS_NAMES
 
 DEEP = np.random.default_rng(0).integers(0, 400, (20, 30)).astype("uint16") ** 2 % 40_000
@@ -80,7 +81,7 @@ def test_the_loader_knows_how_many_were_scaled(tmp_path, num_workers, deep_grey,
     Image.fromarray(DEEP).save(tmp_path / "0.png")
     source = FileSource([str(tmp_path / f"{number}.png") for number in range(9)], [0] * 9)
     dataset = ImageDataset(source, EvalTransform((8, 8)), 1, 0, deep_grey=deep_grey)
-    loader = ImageLoader(dataset, 2, False, 0, num_workers)
+    loader = loader_of(dataset, 2, num_workers=num_workers)
     for _ in range(2):
         assert sum(len(batch.labels) for batch in loader) == 9 and loader.num_scaled == expected
 

@@ -11,8 +11,9 @@ from cait.bench.input import MemorySource
 from cait.bench.photos import photos
 from cait.data.augment import parse_rand_augment
 from cait.data.build import build_loaders
-from cait.data.dataset import FileSource, ImageDataset
+from cait.data.dataset import ImageDataset
 from cait.data.fast import FastTrainTransform, prepare_fast_reader
+from cait.data.sources import FileSource
 from cait.data.transforms import TrainTransform
 from cait.errors import UsageError
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from cait.data.dataset import class_folders, empty_classes, read_folder
 from cait.data.image_files import holds_image, image_files, is_hidden
+from cait.data.sources import class_folders, empty_classes, read_folder
 from cait.deploy.classify import find_images
 from cait.errors import CaitError
 from pictures import touch

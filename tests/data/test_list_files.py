@@ -5,10 +5,10 @@ import pathlib
 import pytest
 
 from cait.data.build import build_loaders
-from cait.data.dataset import read_list, read_test_list
 from cait.data.labels import imagenet1k_wordnet_ids, read_class_names
 from cait.data.list_files import read_paths
 from cait.data.prepare.imagenet_lists import write_lists
+from cait.data.sources import read_list, read_test_list
 from cait.deploy.classify import find_images
 from cait.errors import CaitError, UsageError
 from cait.files import read_lines

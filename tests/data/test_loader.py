@@ -9,23 +9,23 @@ import pytest
 
 from cait.data.augment import ColorJitter, RandomErasing, parse_rand_augment
 from cait.data.dataset import ImageDataset
-from cait.data.loader import BATCHES_AHEAD, ImageLoader
+from cait.data.loader import BATCHES_AHEAD
 from cait.data.normalize import Normalize
 from cait.data.sampler import EpochBatchSampler, derive_seed
 from cait.data.transforms import TrainTransform
 from cait.errors import CaitError
-from pictures import noise_images
+from pictures import loader_of, noise_images
 
 
 def make_loader(folder, count=10, num_workers=0, skip=False, shuffle=True):
     dataset = ImageDataset(noise_images(folder, count), TrainTransform((8, 8)), 3, seed=0)
-    return ImageLoader(dataset, 4, shuffle, seed=0, num_workers=num_workers, skip_bad_images=skip)
+    return loader_of(dataset, 4, shuffle, num_workers, skip)
 
 
 def erasing_loader(folder, num_workers=0, repeats=1, skip=False):
     steps = (parse_rand_augment("rand-m9-n4-p1-mstd0.5-inc1", (124, 116, 104)), ColorJitter(0.3))
     dataset = ImageDataset(noise_images(folder, 10), TrainTransform((8, 8), steps=steps), 3, 0, RandomErasing(0.6))
-    return ImageLoader(dataset, 4, True, 0, num_workers, skip, repeats=repeats)
+    return loader_of(dataset, 4, True, num_workers, skip, repeats)
 
 
 def epoch_of(loader, epoch):
@@ -200,7 +200,7 @@ def test_a_thread_reads_a_few_batches_ahead_and_ends_with_the_iteration(tmp_path
         return np.zeros((8, 8, 3), "uint8")
 
     dataset = ImageDataset(noise_images(tmp_path, 40), transform, 3, seed=0)
-    batches = iter(ImageLoader(dataset, 4, True, seed=0, num_workers=0))
+    batches = iter(loader_of(dataset, 4, True))
     next(batches)
     batches.close()
     count = len(read)

@@ -5,7 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from cait.data.dataset import FileSource
+from cait.data.loader import ImageLoader
+from cait.data.sampler import EpochBatchSampler
+from cait.data.sources import FileSource
 
 
 def noise_images(folder, count, mode="RGB"):
@@ -30,3 +32,9 @@ def picture(value, size=(8, 8), kind="PNG"):
 
 
 DARK, BRIGHT = ("dark.png", picture(0)), ("bright.png", picture(255))
+
+
+def loader_of(dataset, batch_size, shuffle=False, num_workers=0, skip_bad_images=False, repeats=1):
+    """A loader in one process, seeded by 0."""
+    sampler = EpochBatchSampler(len(dataset), batch_size, shuffle, 0, repeats)
+    return ImageLoader(dataset, sampler, num_workers, skip_bad_images)

@@ -10,7 +10,6 @@ import pytest
 from paddle import nn
 
 from cait.data.dataset import ImageDataset
-from cait.data.loader import ImageLoader
 from cait.data.normalize import Normalize
 from cait.data.transforms import EvalTransform
 from cait.errors import CaitError
@@ -22,7 +21,7 @@ from cait.train.mixed_precision import Precision
 from cait.train.mixup import Mixup
 from cait.train.optim import adamw
 from cait.train.step import TrainStep
-from pictures import noise_images
+from pictures import loader_of, noise_images
 
 LOG = logging.getLogger("test_engine")
 LOG.setLevel(logging.INFO)
@@ -44,7 +43,7 @@ def make_loader(tmp_path):
 
     def make(batch_size, **options):
         dataset = ImageDataset(source, EvalTransform((8, 8)), 3, seed=0)
-        return ImageLoader(dataset, batch_size, shuffle=True, seed=0, num_workers=0, **options)
+        return loader_of(dataset, batch_size, shuffle=True, **options)
 
     return make
 
@@ -154,7 +153,7 @@ def classifier(model):
 
 def test_evaluation_counts_images_not_batches(tmp_path):
     dataset = ImageDataset(noise_images(tmp_path, 10), EvalTransform((8, 8)), 3, seed=0)
-    loader = ImageLoader(dataset, 4, shuffle=False, seed=0, num_workers=0)  # batches of 4, 4 and 2
+    loader = loader_of(dataset, 4)  # batches of 4, 4 and 2
     model = FixedLogits(10, wrong={8}, second={0, 9})
     result = evaluation.evaluate(classifier(model), loader, LOG)
     assert (result.acc1, result.acc5, result.num_images) == (0.7, 0.9, 10)
@@ -168,14 +167,14 @@ def _mean_loss(model):
 
 def test_fewer_than_five_classes(tmp_path):
     source = noise_images(tmp_path, 3)
-    loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 4, False, 0, 0)
+    loader = loader_of(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 4)
     result = evaluation.evaluate(classifier(FixedLogits(3, set(), {1})), loader, LOG)
     assert (result.acc1, result.acc5) == (pytest.approx(2 / 3), 1.0)
 
 
 def test_prediction_gives_softmax_probabilities(tmp_path):
     source = noise_images(tmp_path, 3)
-    loader = ImageLoader(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 2, False, 0, 0)
+    loader = loader_of(ImageDataset(source, EvalTransform((8, 8)), 3, seed=0), 2)
     model = FixedLogits(4, set(), {1})
     results = list(evaluation.predict(classifier(model), loader, LOG, top_k=2))
     assert [name for name, _, _ in results] == source.names

@@ -18,7 +18,7 @@ from cait.deploy.export import build_description
 from cait.deploy.predictor import Predictor
 from cait.errors import CaitError, UsageError
 from cait.records.metrics import write_metrics
-from cait.visualize import OF_IMAGES, draw, job, maps, sources
+from cait.visualize import OF_IMAGES, attention_models, draw, figures, job, maps
 from cait.zoo import build_model
 from project import CLASS_NAMES, ROOT, run_python
 from runs import ROWS
@@ -32,7 +32,7 @@ def deep(tiny_yaml, tiny_weights):
     more = {"DATA.IMAGE_SIZE": [32, 16], "MODEL.DEPTH": 3, "MODEL.DEPTH_TOKEN_ONLY": 2}
     config = make_config(read_yaml(tiny_yaml) | more)
     model = load_golden_weights(build_model(config))
-    return sources.WeightsSource("deep", model, build_description(config, CLASS_NAMES, tiny_weights[2]))
+    return attention_models.CheckpointAttention("deep", model, build_description(config, CLASS_NAMES, tiny_weights[2]))
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,8 @@ def test_an_overlay_keeps_the_image_and_clips_the_map():
 
 def test_class_attention_sums_to_one_and_the_bundle_gives_the_same(tiny_weights, full_bundle):
     config, model, path = tiny_weights
-    weights = sources.WeightsSource("weights", model, build_description(config, CLASS_NAMES, path))
-    bundle = sources.BundleSource("bundle", full_bundle)
+    weights = attention_models.CheckpointAttention("weights", model, build_description(config, CLASS_NAMES, path))
+    bundle = attention_models.BundleAttention("bundle", full_bundle)
     assert weights.grid == bundle.grid == (4, 4)
     images = np.random.default_rng(1).standard_normal((3, 1, 16, 16)).astype("float32")
     (_, expected), (_, attention) = weights(images), bundle(images)
@@ -103,9 +103,9 @@ def test_class_attention_sums_to_one_and_the_bundle_gives_the_same(tiny_weights,
 
 def test_self_attention_before_and_after_the_mixing(deep, image):
     """Against the formulas, in NumPy, for the first block."""
-    block = deep.model.blocks[0]
+    block = deep.network.blocks[0]
     with paddle.no_grad():
-        x = deep.model.patch_embed(paddle.to_tensor(image)) + deep.model.pos_embed
+        x = deep.network.patch_embed(paddle.to_tensor(image)) + deep.network.pos_embed
         q, k, _ = block.attn.qkv(block.norm1(x)).numpy()[0].reshape(32, 3, 2, 8).transpose(1, 2, 0, 3)
     own = np.einsum("hnd,hmd->hnm", q, k) * 8**-0.5
     steps = deep.talking_heads(image, 0)
@@ -123,7 +123,7 @@ def test_self_attention_before_and_after_the_mixing(deep, image):
 
 def test_self_attention_is_the_same_in_many_passes(deep, image, monkeypatch):
     whole = list(deep.self_attention(image))
-    monkeypatch.setattr(sources, "MAP_BYTES", 1)
+    monkeypatch.setattr(attention_models, "MAP_BYTES", 1)
     for (softmax_whole, mixed_whole), (softmax_each, mixed_each) in zip(whole, deep.self_attention(image), strict=True):
         np.testing.assert_array_equal(softmax_each, softmax_whole)
         np.testing.assert_array_equal(mixed_each, mixed_whole)
@@ -156,8 +156,8 @@ def test_rollout_is_the_product_of_whole_matrices(deep, image):
 def test_branch_ratios_are_those_of_the_formula(deep, image):
     expected = {"gamma_1": [], "gamma_2": []}
     with paddle.no_grad():
-        x = deep.model.patch_embed(paddle.to_tensor(image)) + deep.model.pos_embed
-        for block in deep.model.blocks:
+        x = deep.network.patch_embed(paddle.to_tensor(image)) + deep.network.pos_embed
+        for block in deep.network.blocks:
             for name, branch in (("gamma_1", block.attn(block.norm1(x))), ("gamma_2", None)):
                 branch = block.mlp(block.norm2(x)) if branch is None else branch
                 step = getattr(block, name) * branch
@@ -229,52 +229,53 @@ def test_the_command_draws_everything_and_replaces_nothing(tiny_weights, tmp_pat
 
 def test_a_bundle_shows_its_class_attention_and_nothing_else(full_bundle, tiny_bundle, digits, tmp_path):
     image = next((digits / "val").rglob("*.png"))
-    bundle = sources.BundleSource("bundle", full_bundle)
-    assert job.choose_figures([], [bundle], has_images=True) == ["class_attention"]
+    bundle = attention_models.BundleAttention("bundle", full_bundle)
+    assert figures.choose_figures([], [bundle], has_images=True) == ["class_attention"]
     assert job.draw_images([bundle], [str(image)], ["class_attention"], tmp_path) == 0
     assert [path.name for path in tmp_path.glob("*.png")] == [f"{image.stem}_class_attention.png"]
     with pytest.raises(UsageError, match=r"rollout needs the weights \(--model_path\): the bundle bundle has class"):
-        job.choose_figures(["rollout"], [bundle], has_images=True)
+        figures.choose_figures(["rollout"], [bundle], has_images=True)
     with pytest.raises(UsageError, match="class_attention needs images: --img-path names them"):
-        job.choose_figures([], [bundle], has_images=False)
+        figures.choose_figures([], [bundle], has_images=False)
     with pytest.raises(CaitError, match="exported without its attention: export_model.py --with-attention adds it"):
-        sources.BundleSource("bundle", tiny_bundle)
+        attention_models.BundleAttention("bundle", tiny_bundle)
 
 
 def test_figures_are_those_asked_for(deep):
-    assert job.choose_figures([], [deep], has_images=False) == ["layer_scale"]
-    assert job.choose_figures([], [deep], has_images=True) == [*OF_IMAGES, "layer_scale"]
-    assert job.choose_figures(["rollout"], [deep], has_images=True) == ["rollout"]
+    assert figures.choose_figures([], [deep], has_images=False) == ["layer_scale"]
+    assert figures.choose_figures([], [deep], has_images=True) == [*OF_IMAGES, "layer_scale"]
+    assert figures.choose_figures(["rollout"], [deep], has_images=True) == ["rollout"]
     with pytest.raises(UsageError, match="--block 4: deep has 3 self-attention blocks"):
-        job.choose_figures([], [deep], has_images=True, block=4)
+        figures.choose_figures([], [deep], has_images=True, block=4)
 
 
 def test_many_images_fill_several_sheets(deep, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "IMAGES_A_SHEET", 2)
+    for module in (figures, job):
+        monkeypatch.setattr(module, "IMAGES_A_SHEET", 2)
     rng = np.random.default_rng(0)
     for name in "abc":
         Image.fromarray(rng.integers(0, 255, (40, 20), "uint8")).save(tmp_path / f"{name}.png")
     paths = [str(tmp_path / f"{name}.png") for name in "abc"]
-    names = job.file_names(job.picture_stems(paths), ["rollout"], has_runs=False)
-    assert job.draw_images([deep], paths, ["rollout"], job.open_folder(tmp_path / "out", names, False)) == 0
+    names = figures.file_names(figures.picture_stems(paths), ["rollout"], has_runs=False)
+    assert job.draw_images([deep], paths, ["rollout"], figures.open_folder(tmp_path / "out", names, False)) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
     assert {"rollout_sheet.png", "rollout_sheet_2.png"} < set(names)
     with pytest.raises(UsageError, match="a_rollout.png: is there already; --force replaces it"):
-        job.open_folder(tmp_path / "out", names, force=False)
-    assert job.open_folder(tmp_path / "out", names, force=True) == tmp_path / "out"
+        figures.open_folder(tmp_path / "out", names, force=False)
+    assert figures.open_folder(tmp_path / "out", names, force=True) == tmp_path / "out"
 
 
 def test_names_tell_images_and_models_apart(tmp_path):
     paths = ["a/b/1.png", "a/b/1.jpg", "a/c/1.png", "a/b_1.png"]
-    assert job.picture_stems(paths) == ["b_1", "b_1_2", "c_1", "b_1_3"]
-    assert job.picture_stems(["x/photo.png"]) == ["photo"]
-    assert len(job.picture_stems(["x/" + "字" * 250 + ".png"])[0].encode()) <= 150
+    assert figures.picture_stems(paths) == ["b_1", "b_1_2", "c_1", "b_1_3"]
+    assert figures.picture_stems(["x/photo.png"]) == ["photo"]
+    assert len(figures.picture_stems(["x/" + "字" * 250 + ".png"])[0].encode()) <= 150
     assert spread(list("abcdefghij"), 3) == ["a", "d", "g"] and spread(["a"], 3) == ["a"]
-    assert sources.distinct_names(["x/run/best", "x/run/latest"]) == ["best", "latest"]
-    assert sources.distinct_names(["x/one/best", "x/two/best"]) == ["one/best", "two/best"]
-    assert sources.distinct_names(["x/run/best"]) == ["run/best"] and sources.distinct_names([]) == []
+    assert attention_models.distinct_names(["x/run/best", "x/run/latest"]) == ["best", "latest"]
+    assert attention_models.distinct_names(["x/one/best", "x/two/best"]) == ["one/best", "two/best"]
+    assert attention_models.distinct_names(["x/run/best"]) == ["run/best"] and attention_models.distinct_names([]) == []
     with pytest.raises(UsageError, match="named twice"):
-        sources.distinct_names(["x/best", "x/best"])
+        attention_models.distinct_names(["x/best", "x/best"])
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_an_error_is_one_sentence(tmp_path, words, exit_code, message):
 def test_without_matplotlib_nothing_starts(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(CaitError, match="matplotlib is needed for the picture: pip install matplotlib"):
-        job.open_folder(tmp_path / "out", [], force=False)
+        figures.open_folder(tmp_path / "out", [], force=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -9,8 +9,8 @@ import pytest
 from cait.config.flags import check_checkpoints, parse_command
 from cait.config.read import read_yaml
 from cait.data.cifar import cifar_archive
-from cait.data.dataset import read_list
 from cait.data.labels import read_class_names
+from cait.data.sources import read_list
 from cait.deploy.bundle import read_description
 from cait.errors import CaitError
 from cait.files import is_file

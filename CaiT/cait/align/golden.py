@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from cait.align.ladder import MIXED_TARGETS, NORMALISED
+from cait.align.verdict import MIXED_TARGETS, NORMALISED
 from cait.errors import CaitError
 from cait.model import CaiT
 from cait.weights.layout import swap_layout

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from cait.align.golden import golden_images, golden_tensor
-from cait.align.ladder import ALPHA, MIXED, MIXED_TARGETS, NORMALISED, SCHEDULES, SMOOTHING, TAU, TRAINING, Arrays
+from cait.align.ladder import ALPHA, MIXED, SCHEDULES, SMOOTHING, TAU, TRAINING
+from cait.align.verdict import MIXED_TARGETS, NORMALISED, Arrays
 from cait.data.decoding import open_image, reading
 from cait.data.transforms import EvalTransform
 from cait.errors import UsageError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import paddle
 
-from cait.align.ladder import Row
+from cait.align.verdict import Row
 from cait.data.image_files import image_files, spread
 from cait.deploy.bundle import ONNX, read_description
 from cait.deploy.bundle_folder import STEM, bundle_folder
@@ -17,8 +17,7 @@ from cait.deploy.engine import Engine
 from cait.deploy.engine_config import choose_program, why_not
 from cait.deploy.onnx_file import OnnxPredictor
 from cait.deploy.predictor import Predictor, allowed_difference, distances
-from cait.errors import CaitError
-from cait.lines import one_line
+from cait.errors import CaitError, one_line
 from cait.weights.layout import check_tensors, swap_layout
 from cait.weights.load import fit_weights, open_weights
 from cait.zoo import model_of

@@ -6,7 +6,7 @@ import tempfile
 
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
-from cait.bench.step import Step, difference_of, measure_step
+from cait.bench.step import StepSpec, difference_of, measure_step
 from cait.command.arguments import positive
 
 CHUNK = 64
@@ -45,7 +45,7 @@ def measure(variant: str, size: int | None, batch_size: int, rounds: int, notes:
         files = {name: str(pathlib.Path(scratch) / f"{number}.npy") for number, name in enumerate(OPTIONS)}
         for _ in range(rounds):
             for name, options in OPTIONS.items():
-                found = measure_step(Step(variant, batch_size, arguments, gradients=files[name], **options))
+                found = measure_step(StepSpec(variant, batch_size, arguments, gradients=files[name], **options))
                 peaks[name].append(found["peak_mb"])
                 seconds[name] += found["seconds"]
         for name in list(OPTIONS)[1:]:

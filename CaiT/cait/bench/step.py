@@ -19,7 +19,7 @@ LOSS_SCALE = 2.0**10  # of float16: training begins higher, and its first steps,
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class StepSpec:
     """What is trained.
 
     Attributes:
@@ -49,13 +49,13 @@ class Step:
     golden: bool = False
 
 
-def _in_words(step: Step) -> str:
+def _in_words(step: StepSpec) -> str:
     options = {"batch_size": step.batch_size, "recompute": step.recompute, "query_chunk": step.query_chunk}
     mixed = f"{step.dtype} {step.level}" if step.dtype.endswith("16") else step.dtype
     return ", ".join([mixed, *(f"{name} {value}" for name, value in (options | step.arguments).items() if value)])
 
 
-def measure_step(step: Step) -> dict[str, Any]:
+def measure_step(step: StepSpec) -> dict[str, Any]:
     """What a step costs, from a process started for it.
 
     Returns:
@@ -86,7 +86,7 @@ class Trainer:
         images, labels: the batch: [B, C, height, width] and [B].
     """
 
-    def __init__(self, step: Step):
+    def __init__(self, step: StepSpec):
         import numpy as np
         import paddle
 
@@ -142,7 +142,7 @@ def _flat(tensors):
     return np.concatenate([tensor.numpy().ravel() for tensor in tensors])
 
 
-def _model(step: Step):
+def _model(step: StepSpec):
     from cait.config.read import make_config, read_yaml
     from cait.zoo import build_model, create_model
 
@@ -152,7 +152,7 @@ def _model(step: Step):
     return build_model(make_config(read_yaml(step.variant) | {"MODEL.DROP_PATH": 0.0, "MODEL.INIT_VALUES": 1.0} | keys))
 
 
-def _train(step: Step) -> dict[str, Any]:
+def _train(step: StepSpec) -> dict[str, Any]:
     import numpy as np
     import paddle
 
@@ -177,4 +177,4 @@ def _train(step: Step) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command(lambda: print(json.dumps(_train(Step(**json.loads(sys.argv[1]))))), leave_at_once=True)
+    run_command(lambda: print(json.dumps(_train(StepSpec(**json.loads(sys.argv[1]))))), leave_at_once=True)

@@ -8,7 +8,7 @@ import tempfile
 from cait.bench.measure import SCRIPTS, Measurement, power_of_growth, run_command_line, tell
 from cait.bench.photos import photos
 from cait.bench.report import Report, Table
-from cait.bench.step import Step, measure_step
+from cait.bench.step import StepSpec, measure_step
 from cait.command.arguments import positive
 
 VARIANT = "cait_xxs24_224"
@@ -69,7 +69,7 @@ def grow(label: str, name: str, values: list[int], variant: str = VARIANT, **arg
     for _ in range(GROWTH_ROUNDS):
         for value in values:
             own = {"batch_size": value} if name == "batch_size" else {"arguments": arguments | {name: value}}
-            found = measure_step(Step(variant, **({"arguments": arguments} | own), steps=3))
+            found = measure_step(StepSpec(variant, **({"arguments": arguments} | own), steps=3))
             seconds[value] += found["seconds"]
             peaks[value].append(found["peak_mb"] - found["start_mb"])
     times = [Measurement(str(value), "s", [min(found)]) for value, found in seconds.items()]

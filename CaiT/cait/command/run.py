@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Callable
 
 from cait.command import stops, streams
-from cait.errors import CaitError
-from cait.lines import one_line
+from cait.errors import CaitError, one_line
 
 MEMORY_ADVICE = (
     "take smaller batches (-batch_size in training and evaluation, --batch-size in infer.py); in training, "

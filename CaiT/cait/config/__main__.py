@@ -1,5 +1,7 @@
 """`python -m cait.config` prints docs/config.md."""
 
-from cait.config import read
+import cait.config
+from cait.config.keys import markdown_table
 
-print(f"# Config keys\n\n{read.__doc__}\n{read.markdown_table()}", end="")
+explanation = cait.config.__doc__.rsplit("\n\n", 1)[0]  # but for how the keys are listed
+print(f"# Config keys\n\n{explanation}\n\n{markdown_table()}", end="")

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from cait import run_folder
 from cait.command.arguments import ArgumentParser, path
+from cait.config import keys
 from cait.config import read as cfg
 from cait.errors import UsageError
 from cait.run_folder import CONFIG
@@ -129,9 +130,9 @@ def _check_agree(
     free = {"OUTPUT_DIR", *overrides}
     names = [name for name, value in values.items() if name in before and name not in free and value != before[name]]
     if names:
-        shown = [f"{name} {cfg.yaml_text(values[name])}, not {cfg.yaml_text(before[name])}" for name in names[:3]]
+        shown = [f"{name} {keys.yaml_text(values[name])}, not {keys.yaml_text(before[name])}" for name in names[:3]]
         shown += [f"and {len(names) - 3} more"] if len(names) > 3 else []
         raise UsageError(
             f"-cfg={yaml} changes the config of the resumed run, {saved}: {', '.join(shown)}; leave out -cfg to go on "
-            f"as before, or say what is to change by flags, such as -o {names[0]}={cfg.yaml_text(values[names[0]])}"
+            f"as before, or say what is to change by flags, such as -o {names[0]}={keys.yaml_text(values[names[0]])}"
         )

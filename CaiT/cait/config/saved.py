@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from cait.config.read import CLASSES, make_config, read_yaml, yaml_text
+from cait.config.keys import CLASSES, yaml_text
+from cait.config.read import make_config, read_yaml
 from cait.errors import CaitError, UsageError
 from cait.files import read_text, write_text
 from cait.files.yaml_file import read_tree

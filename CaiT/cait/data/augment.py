@@ -19,7 +19,7 @@ from cait.errors import UsageError
 FULL_SEVERITY = 10.0  # the magnitude at which every operation reaches the end of its range
 THREE_AUGMENT = "three-augment"
 Fill = tuple[int, ...]
-Step = Callable[[Image.Image, np.random.Generator], Image.Image]
+Augmentation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 def _table(image: Image.Image, values: list[int]) -> Image.Image:

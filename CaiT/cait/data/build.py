@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cait.data import cifar
+from cait.data import cifar, sources
 from cait.data import dataset as ds
-from cait.data.augment import THREE_AUGMENT, ColorJitter, RandomErasing, Step, parse_rand_augment, three_augment
+from cait.data.augment import THREE_AUGMENT, Augmentation, ColorJitter, RandomErasing, parse_rand_augment, three_augment
 from cait.data.class_names import Classes, evaluated_classes, shown_classes, trained_classes
 from cait.data.decoding import formats
 from cait.data.fast import FastTrainTransform, prepare_fast_reader
@@ -15,6 +15,7 @@ from cait.data.image_files import image_files
 from cait.data.list_files import check_some_exist
 from cait.data.loader import ImageLoader
 from cait.data.pixels import loops_or_reason
+from cait.data.sampler import EpochBatchSampler
 from cait.data.shared_memory import Sending, how_to_send
 from cait.data.transforms import EvalTransform, TrainTransform
 from cait.distributed import collectives
@@ -72,16 +73,16 @@ def _test_source(config, root: pathlib.Path, note: Callable[[str], None]) -> ds.
     """The images to predict."""
     dataset = config.DATA.DATASET
     if config.PREDICT.IMAGE:
-        return ds.FileSource([config.PREDICT.IMAGE], [ds.NO_LABEL])
+        return sources.FileSource([config.PREDICT.IMAGE], [sources.NO_LABEL])
     if dataset in cifar.ARCHIVES:
         return cifar.read_cifar(cifar.cifar_archive(root, dataset), dataset, "test")
     if dataset == "folder":
         if not (root / "test").is_dir():
             raise CaitError(f"{root / 'test'}: no such folder; put the images there, or name one by PREDICT.IMAGE=FILE")
         names = image_files(root / "test", note)
-        return ds.FileSource(names, [ds.NO_LABEL] * len(names))
+        return sources.FileSource(names, [sources.NO_LABEL] * len(names))
     path = root / "test_list.txt"
-    return _some_exist(ds.read_test_list(path, root), path, root)
+    return _some_exist(sources.read_test_list(path, root), path, root)
 
 
 def _source(config, root: pathlib.Path, split: str, classes: Classes) -> ds.Source:
@@ -90,10 +91,10 @@ def _source(config, root: pathlib.Path, split: str, classes: Classes) -> ds.Sour
     if dataset in cifar.ARCHIVES:
         source = cifar.read_cifar(cifar.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
     elif dataset == "folder":
-        source = ds.read_folder(root, split, classes.of_data or classes.names, classes.notes.append)
+        source = sources.read_folder(root, split, classes.of_data or classes.names, classes.notes.append)
     else:
         path, num_labels = root / f"{split}_list.txt", max(config.MODEL.NUM_CLASSES, len(classes.index or ()))
-        source = _some_exist(ds.read_list(path, root, num_labels), path, root)
+        source = _some_exist(sources.read_list(path, root, num_labels), path, root)
     source.labels = classes.relabel(source.labels, root)
     return source
 
@@ -114,17 +115,9 @@ def _loader(config, source: ds.Source, sending: Sending, skip_bad: bool = True, 
     deep_grey = config.DATA.DEEP_GREY
     dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED, deep_grey=deep_grey)
     batch_size = config.DATA.BATCH_SIZE_EVAL or config.DATA.BATCH_SIZE
-    return ImageLoader(
-        dataset,
-        batch_size,
-        shuffle=False,
-        seed=config.SEED,
-        num_workers=sending.num_workers,
-        shared_memory=sending.shared_memory,
-        skip_bad_images=skip_bad,
-        num_processes=num_processes,
-        rank=collectives.rank() if num_processes > 1 else 0,
-    )
+    shares = {"num_processes": num_processes, "rank": collectives.rank() if num_processes > 1 else 0}
+    sampler = EpochBatchSampler(len(dataset), batch_size, shuffle=False, seed=config.SEED, **shares)
+    return ImageLoader(dataset, sampler, sending.num_workers, skip_bad, sending.shared_memory)
 
 
 def _train_loader(config, source: ds.Source, sending: Sending) -> ImageLoader:
@@ -137,24 +130,25 @@ def _train_loader(config, source: ds.Source, sending: Sending) -> ImageLoader:
         tuple(config.DATA.IMAGE_SIZE), tuple(aug.CROP_SCALE), tuple(aug.CROP_RATIO), aug.HFLIP, _train_steps(config)
     )
     erasing = RandomErasing(aug.RANDOM_ERASING, aug.ERASING_MODE, aug.ERASING_COUNT) if aug.RANDOM_ERASING else None
-    return ImageLoader(
-        ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED, erasing, config.DATA.DEEP_GREY),
+    deep_grey = config.DATA.DEEP_GREY
+    dataset = ds.ImageDataset(source, transform, config.MODEL.IN_CHANNELS, config.SEED, erasing, deep_grey)
+    sampler = EpochBatchSampler(
+        len(dataset),
         config.DATA.BATCH_SIZE,
         shuffle=True,
         seed=config.SEED,
-        num_workers=sending.num_workers,
-        shared_memory=sending.shared_memory,
-        skip_bad_images=config.DATA.ON_BAD_IMAGE == "skip",
         repeats=aug.REPEATED_AUG,
         num_processes=collectives.world_size(),
         rank=collectives.rank(),
         accum_iter=config.TRAIN.ACCUM_ITER,
     )
+    skip_bad = config.DATA.ON_BAD_IMAGE == "skip"
+    return ImageLoader(dataset, sampler, sending.num_workers, skip_bad, sending.shared_memory)
 
 
-def _train_steps(config) -> tuple[Step, ...]:
+def _train_steps(config) -> tuple[Augmentation, ...]:
     aug = config.AUG
-    steps: list[Step] = []
+    steps: list[Augmentation] = []
     if aug.AUTO_AUGMENT == THREE_AUGMENT:
         steps.append(three_augment)
     elif aug.AUTO_AUGMENT:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cait.data import cifar
+from cait.data import cifar, sources
 from cait.data import dataset as ds
 from cait.data.decoding import SCALE, unreadable
 from cait.data.image_files import list_images
@@ -47,7 +47,7 @@ def look(source: ds.Source, mode: str, seconds: float, deep_grey: str = SCALE) -
         seconds: that it may take.
         deep_grey: as for `in_mode`.
     """
-    if not isinstance(source, ds.FileSource):
+    if not isinstance(source, sources.FileSource):
         return Look(len(source.names), len(source.names), [])
     started = time.monotonic()
     order = np.random.default_rng(0).permutation(len(source.names)).tolist()
@@ -163,7 +163,7 @@ def _source(root: pathlib.Path, dataset: str, split: str, report: _Report) -> ds
     if not path.is_file():
         report.say(f"{split}: there is no {path}")
         return None
-    return ds.read_test_list(path, root) if split == "test" else ds.read_list(path, root, ANY_LABEL)
+    return sources.read_test_list(path, root) if split == "test" else sources.read_list(path, root, ANY_LABEL)
 
 
 def _folder(root: pathlib.Path, split: str, report: _Report) -> ds.Source | None:
@@ -177,13 +177,13 @@ def _folder(root: pathlib.Path, split: str, report: _Report) -> ds.Source | None
     for path in listing.hidden:
         report.say(f"{path}: is hidden, and left out")
     if split != "test":
-        for name in ds.empty_folders(folder, listing):
+        for name in sources.empty_folders(folder, listing):
             report.say(f"{folder / name}: the folder holds no images, and is left out")
         try:
-            ds.labelled_images(folder, listing, ds.class_folders(root))
+            sources.labelled_images(folder, listing, sources.class_folders(root))
         except CaitError as error:  # the images can be read all the same, or cannot
             report.fault(error)
-    return ds.FileSource(listing.images, [ds.NO_LABEL] * len(listing.images))
+    return sources.FileSource(listing.images, [sources.NO_LABEL] * len(listing.images))
 
 
 def _errors(source: ds.Source, split: str, say: Callable[[str], None]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cait.data.dataset import ArraySource
+from cait.data.sources import ArraySource
 from cait.errors import CaitError
 from cait.files import check_readable, plain_pickle
 

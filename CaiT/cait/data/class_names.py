@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from yacs.config import CfgNode
 
-from cait.config.read import CLASSES
-from cait.data import cifar
-from cait.data import dataset as ds
+from cait.config.keys import CLASSES
+from cait.data import cifar, sources
 from cait.data.labels import IMAGENET1K, imagenet1k_wordnet_ids, read_class_names
 from cait.errors import CaitError, UsageError, listed, shown
 from cait.files.yaml_file import read_tree
@@ -202,7 +201,7 @@ def names_of_data(config: CfgNode, splits: Sequence[str] = ("train", "val")) -> 
     if not root.exists():
         return None
     if config.DATA.DATASET == "folder":
-        return ds.class_folders(root, splits)
+        return sources.class_folders(root, splits)
     if config.DATA.DATASET in cifar.ARCHIVES:
         return cifar.cifar_class_names(cifar.cifar_archive(root, config.DATA.DATASET), config.DATA.DATASET)
     return read_class_names(root / "labels.txt") if (root / "labels.txt").is_file() else None
@@ -276,7 +275,7 @@ def _names_without_record(config: CfgNode, labels: list[str] | None, data: list[
     root, num_classes = pathlib.Path(config.DATA.DATA_PATH), config.MODEL.NUM_CLASSES
     is_list = config.DATA.DATASET == "imagenet2012"
     if data is not None and not is_list and len(data) != num_classes:
-        empty = ds.empty_classes(root) if config.DATA.DATASET == "folder" else []
+        empty = sources.empty_classes(root) if config.DATA.DATASET == "folder" else []
         more = f" (without images, and so left out: {', '.join(empty)})" if empty else ""
         words = f"{len(data)} classes{more}: set -o MODEL.NUM_CLASSES={len(data)}, not {num_classes}"
         raise UsageError(f"{root}: has {words}")

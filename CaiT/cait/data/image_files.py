@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from cait.data.decoding import has_image_suffix, identified, suffixes
-from cait.errors import CaitError
-from cait.lines import one_line
+from cait.errors import CaitError, one_line
 
 # What systems put beside the user's files, in lower case; so do names that begin with a dot.
 _HIDDEN = {

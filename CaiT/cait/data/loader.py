@@ -152,13 +152,10 @@ class ImageLoader:
 
     Args:
         dataset: the images.
-        batch_size: images a batch; the last one may be smaller.
-        shuffle: a new order every epoch.
-        seed: of the order.
+        sampler: which of them make which batch.
         num_workers: reading processes; 0 reads in this one.
-        shared_memory: they send batches through it, or else through pipes.
         skip_bad_images: leave out images that cannot be read, and append them to `bad`; otherwise they raise.
-        repeats, num_processes, rank, accum_iter: as for `EpochBatchSampler`.
+        shared_memory: the processes send batches through it, or else through pipes.
 
     Attributes:
         bad: the images left out in this iteration.
@@ -169,16 +166,10 @@ class ImageLoader:
     def __init__(
         self,
         dataset: ImageDataset,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
+        sampler: EpochBatchSampler,
         num_workers: int,
         skip_bad_images: bool = False,
-        repeats: int = 1,
-        num_processes: int = 1,
-        rank: int = 0,
         shared_memory: bool = True,
-        accum_iter: int = 1,
     ):
         self.dataset = dataset
         self.skip_bad_images = skip_bad_images
@@ -186,11 +177,9 @@ class ImageLoader:
         self.num_scaled = 0
         self.num_read = 0
         self._start: tuple[int, list[str]] = 0, []
-        self._sampler = EpochBatchSampler(
-            len(dataset), batch_size, shuffle, seed, repeats, num_processes, rank, accum_iter
-        )
+        self._sampler = sampler
         self._reader = _BatchReader(dataset)
-        self._num_workers = min(num_workers, len(self._sampler))
+        self._num_workers = min(num_workers, len(sampler))
         self._shared_memory = shared_memory
 
     @property

@@ -29,11 +29,10 @@ from cait.deploy.engine_config import why_not
 from cait.deploy.fused import PRECISIONS, FusedCaiT
 from cait.deploy.onnx_file import OnnxPredictor, check_tools, write_onnx
 from cait.deploy.predictor import Predictor, allowed_difference, distances
-from cait.errors import CaitError, UsageError
+from cait.errors import CaitError, UsageError, one_line
 from cait.files import naming_what_fails, writable_folder
 from cait.files.digest import sha256_of
 from cait.files.folder_lock import held
-from cait.lines import one_line
 from cait.machine.device import has_gpu
 from cait.model import CaiT
 from cait.ops.library import OperatorsUnavailable

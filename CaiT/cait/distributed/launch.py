@@ -91,13 +91,21 @@ def _wait(processes: list[subprocess.Popen], stops_asked: list[int]) -> int:
         if time.monotonic() > deadline:  # they were not connected yet, or hang
             if culprit is not None and not stops_asked and processes[0].poll() is None:  # which would have said why
                 print(f"error: process {culprit} ended with exit code {processes[culprit].returncode}", file=sys.stderr)
-            for process in processes:
-                process.kill()
-            for process in processes:
-                process.wait()
+            _kill(processes)
             break
         time.sleep(0.05)
-    codes = [process.returncode for process in processes]
+    return _exit_code([process.returncode for process in processes], stops_asked)
+
+
+def _kill(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()
+
+
+def _exit_code(codes: list[int], stops_asked: list[int]) -> int:
+    """Of all processes together: that of a stop, of which this says, or of the first that failed."""
     if any(codes):
         for number, (word, code) in STOPS.items():
             if number in stops_asked or code in codes or -number in codes:

@@ -18,7 +18,7 @@ from typing import Any
 
 from cait.command import stops
 from cait.distributed import watchdog_process
-from cait.lines import one_line
+from cait.errors import one_line
 
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 30.0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cait.bench.memory import OPTIONS
-from cait.bench.step import Step, difference_of, measure_step
+from cait.bench.step import StepSpec, difference_of, measure_step
 from cait.doctor.report import DIFFERS, MISSING, OK, ROOT, Line, judged
 from cait.doctor.settings import Settings
 from cait.machine.device import select_device
@@ -43,7 +43,7 @@ def alignment(settings: Settings) -> Iterator[Line]:
 
 def _of_rows(name: str, rows: list) -> Line:
     """The worst of the ladder's rows, by what was allowed."""
-    from cait.align.ladder import worst_of
+    from cait.align.verdict import worst_of
 
     worst = worst_of(rows)
     words = f"that is {worst.name}, the worst of {len(rows)} arrays"
@@ -51,10 +51,10 @@ def _of_rows(name: str, rows: list) -> Line:
     return line._replace(verdict=OK if all(row.passed for row in rows) else DIFFERS)
 
 
-def _step(settings: Settings, name: str, **options) -> Step:
+def _step(settings: Settings, name: str, **options) -> StepSpec:
     """A step of the checks, whose gradients go to the file `name.npy`."""
     base = {"device": settings.device, "batch_size": settings.batch_size, "golden": True, "steps": 1}
-    return Step(settings.model, gradients=settings.file(f"{name}.npy"), **(base | options))
+    return StepSpec(settings.model, gradients=settings.file(f"{name}.npy"), **(base | options))
 
 
 def why_not_mixed_on(settings: Settings, dtype: str) -> str:
@@ -89,7 +89,7 @@ def training_step(settings: Settings) -> Iterator[Line]:
             yield _against(check, name, _step(settings, "mixed", dtype=dtype, level=level), plain, loss)
 
 
-def _against(check: str, name: str, step: Step, expected: Step, loss: float) -> Line:
+def _against(check: str, name: str, step: StepSpec, expected: StepSpec, loss: float) -> Line:
     found = measure_step(step)["loss"]
     words = f"loss {found:.5f}, on the CPU {loss:.5f}"
     return judged(

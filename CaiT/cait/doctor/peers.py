@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cait.bench.measure import environment_of_a_process, last_line, tell
-from cait.bench.step import Step, Trainer, difference_of
+from cait.bench.step import StepSpec, Trainer, difference_of
 from cait.command.run import run_command
 from cait.distributed.launch import must_start, share_cores, start
 from cait.doctor.report import DIFFERS, FAILED, MISSING, OK, Line, judged
@@ -56,7 +56,7 @@ def check(settings: Settings) -> Iterator[Line]:
     if settings.device == "gpu" and paddle.device.cuda.device_count() < 2:
         yield Line(CHECK, "two processes", MISSING, "this machine has one GPU")
         return
-    step = Step(settings.model, 2 * settings.batch_size, device=settings.device, golden=True, steps=STEPS)
+    step = StepSpec(settings.model, 2 * settings.batch_size, device=settings.device, golden=True, steps=STEPS)
     yield from _equal(settings, step)
     step = dataclasses.replace(step, batch_size=2)
     stall = f"one stalls for {settings.stall_seconds:g} s, and the run goes on"
@@ -67,7 +67,7 @@ def check(settings: Settings) -> Iterator[Line]:
     yield _ends("one is killed, and the run ends", Run(dataclasses.asdict(step), 2, "die"), words)
 
 
-def _equal(settings: Settings, step: Step) -> Iterator[Line]:
+def _equal(settings: Settings, step: StepSpec) -> Iterator[Line]:
     """The gradients of one process and two, and the weights of the two."""
     files = {}
     for processes in (1, 2):
@@ -123,7 +123,7 @@ def _train(run: Run) -> None:
     from cait.distributed import collectives
     from cait.machine.device import select_device
 
-    step = Step(**run.step)
+    step = StepSpec(**run.step)
     select_device(step.device)
     with collectives.joined():
         trainer, rank, processes = Trainer(step), collectives.rank(), collectives.world_size()

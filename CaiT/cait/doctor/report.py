@@ -7,7 +7,7 @@ import sys
 import tempfile
 from typing import Any, NamedTuple
 
-from cait.lines import one_line
+from cait.errors import one_line
 
 OK, DIFFERS, FAILED, MISSING = "ok", "differs", "failed", "not available"
 ROOT = pathlib.Path(__file__).resolve().parents[3]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from cait.bench.runtime_client import EngineProcess
 from cait.bench.runtime_worker import Missing
-from cait.bench.step import Step, measure_step
+from cait.bench.step import StepSpec, measure_step
 from cait.doctor.deployment import bundle
 from cait.doctor.numerics import peak_of, why_not_mixed_on
 from cait.doctor.report import FAILED, MISSING, OK, Line
@@ -69,7 +69,7 @@ def _free_mb() -> float:
 
 
 def _trained(settings: Settings, size: int, dtype: str) -> tuple[float, float]:
-    found = measure_step(Step(settings.model, size, device=settings.device, dtype=dtype, steps=2))
+    found = measure_step(StepSpec(settings.model, size, device=settings.device, dtype=dtype, steps=2))
     return min(found["seconds"]), peak_of(found)
 
 

@@ -254,6 +254,22 @@ def user_cache() -> pathlib.Path:
         raise CaitError("there is no home directory; XDG_CACHE_HOME may name a folder to keep files in") from error
 
 
+def new_folder(stem: str) -> pathlib.Path:
+    """Makes the folder `stem`, or `stem-2` and so on where it is there already: no two callers get the same.
+
+    Raises:
+        CaitError: it cannot be made, or there are a thousand of that name.
+    """
+    writable_folder(pathlib.Path(stem).parent)
+    for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
+        try:
+            pathlib.Path(name).mkdir()
+            return pathlib.Path(name)
+        except FileExistsError:  # another process of this second
+            continue
+    raise CaitError(f"{stem}: there are a thousand folders of this name")
+
+
 def writable_folder(path: str | os.PathLike) -> pathlib.Path:
     """Makes the folder where needed and checks that files can be made in it.
 

@@ -118,33 +118,57 @@ def read_with_bases(path: str | os.PathLike) -> list[tuple[pathlib.Path, dict]]:
 
 def _check_events(text: str, loader: type) -> None:
     """Refuses what is beyond the bounds before anything is made of it."""
-    opened: list[tuple[str | None, int]] = []  # anchors of the lists and dicts around, and the nodes before each
-    sizes: dict[str, int] = {}
-    nodes = 0
+    tree = _Tree()
     for event in yaml.parse(text, loader):
-        kind, line = type(event), event.start_mark.line + 1
-        if kind is yaml.AliasEvent:
-            if any(anchor == event.anchor for anchor, _ in opened):
-                raise YamlError(f"line {line}: an alias of what it stands in")
-            nodes += sizes.get(event.anchor, 1)  # one without an anchor is refused by the loader
-        elif kind in (yaml.SequenceEndEvent, yaml.MappingEndEvent):
-            anchor, before = opened.pop()
-            if anchor:
-                sizes[anchor] = nodes - before
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            tree.alias(event, line)
         elif isinstance(event, yaml.NodeEvent):
-            if event.tag is not None:
-                raise YamlError(f"line {line}: tags such as {shown(event.tag)} are not read")
-            if kind is not yaml.ScalarEvent:
-                opened.append((event.anchor, nodes))
-            elif len(event.value) > MAX_SCALAR:
-                raise YamlError(f"line {line}: a value of more than {MAX_SCALAR} characters")
-            elif event.anchor:
-                sizes[event.anchor] = 1
-            nodes += 1
-        if len(opened) > MAX_DEPTH:
+            tree.node(event, line)
+        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            tree.close()
+        if len(tree.opened) > MAX_DEPTH:
             raise YamlError(f"line {line}: nested more than {MAX_DEPTH} deep")
-        if nodes > MAX_NODES:
+        if tree.nodes > MAX_NODES:
             raise YamlError(f"line {line}: more than {MAX_NODES} values, with those that aliases stand for")
+
+
+class _Tree:
+    """How deep a document is nested, and how many values it has with all that its aliases stand for.
+
+    Attributes:
+        opened: the anchors of the lists and dicts around the current place, and the nodes before each.
+        nodes: the values so far.
+    """
+
+    def __init__(self):
+        self.opened: list[tuple[str | None, int]] = []
+        self.nodes = 0
+        self._sizes: dict[str, int] = {}  # nodes below an anchor
+
+    def alias(self, event: yaml.AliasEvent, line: int) -> None:
+        """Counts what an alias stands for; one without an anchor is refused by the loader."""
+        if any(anchor == event.anchor for anchor, _ in self.opened):
+            raise YamlError(f"line {line}: an alias of what it stands in")
+        self.nodes += self._sizes.get(event.anchor, 1)
+
+    def node(self, event: yaml.NodeEvent, line: int) -> None:
+        """Counts a value, or the beginning of a list or dict."""
+        if event.tag is not None:
+            raise YamlError(f"line {line}: tags such as {shown(event.tag)} are not read")
+        if not isinstance(event, yaml.ScalarEvent):
+            self.opened.append((event.anchor, self.nodes))
+        elif len(event.value) > MAX_SCALAR:
+            raise YamlError(f"line {line}: a value of more than {MAX_SCALAR} characters")
+        elif event.anchor:
+            self._sizes[event.anchor] = 1
+        self.nodes += 1
+
+    def close(self) -> None:
+        """The list or dict that was opened last ends here."""
+        anchor, before = self.opened.pop()
+        if anchor:
+            self._sizes[anchor] = self.nodes - before
 
 
 def _check_nothing_twice(root: yaml.Node) -> None:

@@ -11,6 +11,11 @@ namespace {
 #endif
 #include "rows.h"
 #include "self_attention.h"
-#include "ends.h"
+#include "patches.h"
+#include "class_attention.h"
+
+template <class T>
+constexpr Kernels kKernels{patch_scratch<T>, patches<T>,       block_scratch<T>,
+                           blocks<T>,        class_scratch<T>, class_blocks<T>};
 }  // namespace
 }  // namespace cait

@@ -62,7 +62,7 @@ def _pack_block(block) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def _pack_class_block(block) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The same of a class-attention block; its keys are transposed, head by head (see `ends.h`)."""
+    """The same of a class-attention block; its keys are transposed, head by head (see `class_attention.h`)."""
     attn, dim = block.attn, len(block.gamma_1)
     head_dim = dim // attn.num_heads
     head_width = _padded(head_dim)

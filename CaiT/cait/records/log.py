@@ -10,7 +10,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cait.command.streams import is_terminal
-from cait.lines import one_line
+from cait.errors import one_line
 
 LINE_FORMAT = "%(asctime)s %(message)s"
 DATE_FORMAT = "%m%d %I:%M:%S %p"

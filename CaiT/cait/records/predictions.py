@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cait.command.outputs import check_output
+from cait.errors import one_line
 from cait.files import CSV_ENCODING, replacing, writable_folder, writing
-from cait.lines import one_line
 
 RESULT_COLUMNS = ("image_name", "rank", "class_id", "class_name", "prob", "error")
 

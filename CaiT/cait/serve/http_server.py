@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import uvicorn
 from fastapi import FastAPI
 
-from cait.errors import CaitError
-from cait.lines import one_line
+from cait.errors import CaitError, one_line
 from cait.serve import access_log
 from cait.serve.connections import Bounds, Connections
 from cait.serve.gate import Hosts

@@ -99,6 +99,20 @@ def evaluate(
     except CaitError as found:
         error = found
     collectives.raise_first(error)
+    num_bad = _report_images(loader, log, head, bad_is_wrong)
+    numbers = totals.read(over_processes=True, more_wrong=num_bad if bad_is_wrong else 0)
+    result = EvalResult(*numbers, time.perf_counter() - started, num_bad)
+    if not math.isfinite(result.loss):
+        raise CaitError(f"the loss is {result.loss} at validation: the weights give logits that are not finite")
+    return result
+
+
+def _report_images(loader: ImageLoader, log: logging.Logger, head: str, bad_is_wrong: bool) -> int:
+    """Warns of the images of all processes that could not be read, or were scaled; how many could not be read.
+
+    Raises:
+        CaitError: none of them could be read.
+    """
     bad = [image for images in collectives.gather([tuple(image) for image in loader.bad]) for image in images]
     if bad:
         _, _, first = min(bad)
@@ -113,11 +127,7 @@ def evaluate(
             f"{head}: {num_scaled} grey images of 16 bits were scaled to 8, where timm and torchvision cut all values "
             "above 255; -o DATA.DEEP_GREY=clip gives their pixels"
         )
-    numbers = totals.read(over_processes=True, more_wrong=len(bad) if bad_is_wrong else 0)
-    result = EvalResult(*numbers, time.perf_counter() - started, len(bad))
-    if not math.isfinite(result.loss):
-        raise CaitError(f"the loss is {result.loss} at validation: the weights give logits that are not finite")
-    return result
+    return len(bad)
 
 
 class Prediction(NamedTuple):

@@ -16,8 +16,7 @@ from yacs.config import CfgNode
 from cait.config.saved import check_replaceable, save_config
 from cait.data import pixels
 from cait.distributed import collectives
-from cait.errors import CaitError
-from cait.files import writable_folder
+from cait.files import new_folder, writable_folder
 from cait.files.folder_lock import held
 from cait.machine.device import device_words
 from cait.records.log import open_log
@@ -42,7 +41,8 @@ def held_folder(config: CfgNode, job: str) -> Iterator[tuple[pathlib.Path, str]]
         yield pathlib.Path(config.OUTPUT_DIR), ""
         return
     is_new = not (config.OUTPUT_DIR and os.path.exists(config.OUTPUT_DIR))
-    folder = writable_folder(config.OUTPUT_DIR) if config.OUTPUT_DIR else _new_folder(job)
+    stem = f"output/{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = writable_folder(config.OUTPUT_DIR) if config.OUTPUT_DIR else new_folder(stem)
     try:
         with held(folder, job) as note:
             if not _goes_on_in(folder, config):
@@ -58,18 +58,6 @@ def _goes_on_in(folder: pathlib.Path, config: CfgNode) -> bool:
     """Whether the job resumes the run of this folder, whose config it then takes over and saves again."""
     resume = config.TRAIN.RESUME
     return bool(resume) and run_folder(resume).resolve() == folder.resolve()
-
-
-def _new_folder(job: str) -> pathlib.Path:
-    stem = f"output/{job}-{time.strftime('%Y%m%d-%H%M%S')}"
-    writable_folder("output")
-    for name in (stem, *(f"{stem}-{number}" for number in range(2, 100))):
-        try:
-            pathlib.Path(name).mkdir()
-            return pathlib.Path(name)
-        except FileExistsError:  # another run of this second
-            continue
-    raise CaitError(f"{stem}: too many runs in one second")
 
 
 def log_name(config: CfgNode, job: str) -> str:

@@ -15,10 +15,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from cait.advice import after_failed_download
-from cait.errors import CaitError
+from cait.errors import CaitError, one_line
 from cait.files import naming_what_fails, read_text, writable_folder, write_text
 from cait.files.digest import sha256_of
-from cait.lines import one_line
 from cait.weights.torch_file import kind_of_file
 
 CHUNK_BYTES = 1 << 20
@@ -28,7 +27,7 @@ MAX_BYTES = 4 << 30  # the largest published checkpoint has 1.4 GB
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
-class Source(NamedTuple):
+class Publisher(NamedTuple):
     """Where a kind of checkpoint is published: `base_url/path`, with the variant filled in."""
 
     base_url: str
@@ -42,10 +41,10 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "timm": Source(
+    "timm": Publisher(
         "https://huggingface.co", "timm/{variant}.fb_dist_in1k/resolve/main/model.safetensors", ".safetensors"
     ),
-    "official": Source("https://dl.fbaipublicfiles.com", "deit/{upper}.pth", ".pth"),
+    "official": Publisher("https://dl.fbaipublicfiles.com", "deit/{upper}.pth", ".pth"),
 }
 
 

@@ -13,7 +13,7 @@ from cait.errors import CaitError
 MISMATCHES_SHOWN = 3
 
 
-def tensor_shapes(
+def tensor_shapes(  # noqa: PLR0913  (the sizes of a CaiT)
     num_patches: int,
     patch_size: int,
     in_channels: int,

@@ -10,10 +10,10 @@ import paddle
 import pytest
 from PIL import Image
 
-from cait.data.dataset import read_list, read_test_list
 from cait.data.labels import imagenet1k_wordnet_ids
 from cait.data.prepare import lite
 from cait.data.prepare.lite import write_lite
+from cait.data.sources import read_list, read_test_list
 from cait.errors import CaitError
 from cait.model import CaiT
 from cait.weights.stand_in import place_weights

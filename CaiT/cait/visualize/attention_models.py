@@ -20,8 +20,7 @@ from cait.deploy.bundle_schema import CLASS_ATTENTION, LOGITS
 from cait.deploy.engine import Engine
 from cait.deploy.export import WithClassAttention, build_description
 from cait.deploy.predictor import Predictor
-from cait.errors import CaitError, UsageError
-from cait.lines import one_line
+from cait.errors import CaitError, UsageError, one_line
 from cait.machine.device import has_gpu, select_device
 from cait.model import CaiT
 from cait.records.monitor import layer_scale
@@ -34,7 +33,7 @@ from cait.zoo import build_model
 MAP_BYTES = 1 << 30  # of self-attention held at a time; what needs more is computed in several passes
 
 
-class BundleSource:
+class BundleAttention:
     """A bundle that was exported with its class attention.
 
     Args:
@@ -59,7 +58,7 @@ class BundleSource:
         return outputs[LOGITS], outputs[CLASS_ATTENTION]
 
 
-class WeightsSource:
+class CheckpointAttention:
     """A model with the weights of a checkpoint.
 
     Args:
@@ -70,7 +69,7 @@ class WeightsSource:
 
     def __init__(self, name: str, model: CaiT, description: Description):
         model.eval()
-        self.name, self.model, self.description, self.grid = name, model, description, model.grid_size
+        self.name, self.network, self.description, self.grid = name, model, description, model.grid_size
         self._with_attention = WithClassAttention(model)
         self._with_attention.eval()
 
@@ -87,12 +86,12 @@ class WeightsSource:
         Args:
             image: normalised [1, C, height, width].
         """
-        depth, patches = len(self.model.blocks), self.grid[0] * self.grid[1]
-        bytes_a_block = 2 * 4 * self.model.blocks[0].attn.num_heads * patches**2
+        depth, patches = len(self.network.blocks), self.grid[0] * self.grid[1]
+        bytes_a_block = 2 * 4 * self.network.blocks[0].attn.num_heads * patches**2
         at_a_time = max(1, MAP_BYTES // bytes_a_block)
         for start in range(0, depth, at_a_time):
             names = [f"blocks.{index}" for index in range(start, min(start + at_a_time, depth))]
-            _, maps = self.model.forward_with_attention(paddle.to_tensor(image), names)
+            _, maps = self.network.forward_with_attention(paddle.to_tensor(image), names)
             for name in names:
                 yield maps[name]["softmax"].numpy()[0], maps.pop(name)["mixed"].numpy()[0]
 
@@ -108,22 +107,22 @@ class WeightsSource:
             "own": softmax of each head's own logits, as it would be without `proj_l`; "softmax": after `proj_l`;
             "mixed": after `proj_w`, what the values are multiplied by.
         """
-        attn, seen = self.model.blocks[block].attn, {}
+        attn, seen = self.network.blocks[block].attn, {}
         with _hooks(attn.proj_l.register_forward_pre_hook(lambda layer, inputs: seen.update(logits=inputs[0]))):
-            _, maps = self.model.forward_with_attention(paddle.to_tensor(image), [f"blocks.{block}"])
+            _, maps = self.network.forward_with_attention(paddle.to_tensor(image), [f"blocks.{block}"])
         tensors = {"own": paddle.nn.functional.softmax(seen["logits"], axis=-1), **maps[f"blocks.{block}"]}
         return {name: tensors[name].numpy()[0] for name in ("own", "softmax", "mixed")}
 
     def mixing_matrices(self) -> dict[str, np.ndarray]:
         """`proj_l` and `proj_w` of every self-attention block: [depth, H of the output, H of the input]."""
-        attns = [block.attn for block in self.model.blocks]
+        attns = [block.attn for block in self.network.blocks]
         return {
             name: np.stack([getattr(attn, name).weight.numpy().T for attn in attns]) for name in ("proj_l", "proj_w")
         }
 
     def layer_scale(self) -> dict[str, list[float]]:
         """Mean |gamma| by depth of the self-attention blocks; see `cait.records.monitor.layer_scale`."""
-        return layer_scale(self.model)
+        return layer_scale(self.network)
 
     @paddle.no_grad()
     def branch_ratios(self, image: np.ndarray) -> dict[str, list[float]]:
@@ -148,15 +147,15 @@ class WeightsSource:
 
             handles.append(branch.register_forward_post_hook(after))
 
-        for block in self.model.blocks:
+        for block in self.network.blocks:
             watch(block.norm1, block.attn, block.gamma_1, ratios["gamma_1"])
             watch(block.norm2, block.mlp, block.gamma_2, ratios["gamma_2"])
         with _hooks(*handles):
-            self.model(paddle.to_tensor(image))
+            self.network(paddle.to_tensor(image))
         return ratios
 
 
-Source = BundleSource | WeightsSource
+AttentionModel = BundleAttention | CheckpointAttention
 
 
 @contextlib.contextmanager
@@ -169,9 +168,9 @@ def _hooks(*handles) -> Iterator[None]:
             handle.remove()
 
 
-def open_sources(
+def open_models(
     weights: Sequence[str], bundles: Sequence[str], yaml: str | None, values: Mapping[str, Any]
-) -> list[Source]:
+) -> list[AttentionModel]:
     """Checkpoints, then bundles.
 
     Args:
@@ -186,15 +185,15 @@ def open_sources(
     """
     files = [find_weights(path) for path in weights]
     names = distinct_names([*(file.with_suffix("") for file in files), *bundles])
-    sources: list[Source] = []
+    models: list[AttentionModel] = []
     for name, file in zip(names, files):
         beside = run_folder(file) / CONFIG
         found = beside if beside.is_file() else variants_folder() / "cait_xxs24_224.yaml"
-        sources.append(_open_weights(name, file, read_yaml(yaml or found) | dict(values)))
-    return sources + [BundleSource(name, folder) for name, folder in zip(names[len(files) :], bundles)]
+        models.append(_open_weights(name, file, read_yaml(yaml or found) | dict(values)))
+    return models + [BundleAttention(name, folder) for name, folder in zip(names[len(files) :], bundles)]
 
 
-def _open_weights(name: str, file: pathlib.Path, values: dict[str, Any]) -> WeightsSource:
+def _open_weights(name: str, file: pathlib.Path, values: dict[str, Any]) -> CheckpointAttention:
     config = make_config(values | {"MODEL.PRETRAINED": str(file)})
     select_device(config.DEVICE)
     classes = shown_classes(config)
@@ -202,7 +201,7 @@ def _open_weights(name: str, file: pathlib.Path, values: dict[str, Any]) -> Weig
     model = build_model(config)
     for note in load_weights(model, file) + classes.notes:
         print(one_line(note))
-    return WeightsSource(name, model, description)
+    return CheckpointAttention(name, model, description)
 
 
 def distinct_names(paths: Sequence[str | os.PathLike]) -> list[str]:

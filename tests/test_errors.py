@@ -7,8 +7,7 @@ import pytest
 
 from cait.command.run import outcome
 from cait.data.image_files import to_stderr
-from cait.errors import CaitError, UsageError
-from cait.lines import one_line
+from cait.errors import CaitError, UsageError, one_line
 from cait.records.log import open_log
 from cait.records.predictions import result_line
 from cait.serve.uploads import UploadError
