@@ -2,6 +2,7 @@
 # make serve           the web page and interface on the demo's bundle, at http://127.0.0.1:8000/; SERVE=... are more flags:
 #                      CAIT_TOKEN=... make serve SERVE=--host=0.0.0.0 is for phones and other computers, too
 # make test            the tests, JOBS=2 files at a time: at most 15 minutes on 2 cores; `make test-slow` runs what takes longer
+# make check           lint, and the tests that start no process: at most 90 seconds on 2 cores
 # make install PADDLE="paddlepaddle-gpu==2.6.2 numpy<2 setuptools<80 paddle2onnx<2"    another build of PaddlePaddle than the CPU one
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ CHANGED := $(if $(filter-out $(INSTALLED),$(PADDLE)),FORCE)
 INDEX = $(filter http%,$(PADDLE))
 BUILD = $(filter-out -i http%,$(PADDLE))
 
-.PHONY: install demo serve test test-slow test-paddle26 test-gpu-wheel test-strides lint docs FORCE
+.PHONY: install demo serve test test-slow test-paddle26 test-gpu-wheel test-strides check lint docs FORCE
 
 install: $(VENV)/installed
 
@@ -67,10 +68,17 @@ test-gpu-wheel:
 test-strides:
 	$(MAKE) test CAIT_TESTS_FLAGS=FLAGS_use_stride_kernel=1
 
+# Lint, and the tests that start no process: for every change on the way.
+check: lint
+	CAIT_TESTS_NO_PROCESSES=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" --disable-warnings -r fE
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/shellcheck -x test_tipc/*.sh tests/helpers/*.sh .ci/run
 
+# The table of config keys, and the API reference as web pages.
 docs: install
 	PYTHONPATH=CaiT $(BIN)/python -m cait.config > docs/config.md
+	PYTHONPATH=CaiT $(BIN)/pdoc --docformat google --output-directory docs/api cait

@@ -9,12 +9,11 @@
 with the model it was made from. Exit code 1 if anything differs.
 """
 
-from cait.align import verdict
-
 import interruptible  # noqa: F401  # isort: skip
 
 import argparse
 import pathlib
+from typing import Any
 
 from cait.command.arguments import ArgumentParser, output_folder, path
 from cait.command.run import run_command
@@ -33,7 +32,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--deploy", type=path, metavar="BUNDLE", help="an exported bundle against its weights")
     parser.add_argument("--weights", type=path, help="a checkpoint; with --live, without it, weights by a rule")
     parser.add_argument("--images", type=path, help="a folder of images; with --live, without it, noise")
-    logs = {"type": output_folder("report.json"), "default": ROOT / "output" / "alignment", "help": "of the logs"}
+    logs: dict[str, Any] = {
+        "type": output_folder("report.json"),
+        "default": ROOT / "output" / "alignment",
+        "help": "of the logs",
+    }
     parser.add_argument("--output", **logs)
     args = parser.parse_args()
     if args.deploy and not (args.weights and args.images):
@@ -74,9 +77,10 @@ def main() -> None:
     args = _arguments()
     writable_folder(args.output)
     rows = _rows(args)
+    from cait.align.verdict import report, table
 
-    write_text(args.output / "report.json", verdict.report(rows))
-    print(verdict.table(rows))
+    write_text(args.output / "report.json", report(rows))
+    print(table(rows))
     if failed := [row for row in rows if not row.passed]:
         raise CaitError(f"{len(failed)} of {len(rows)} arrays differ; {args.output} has the logs and report.json")
     print(f"all {len(rows)} arrays agree; {args.output} has the logs and report.json")

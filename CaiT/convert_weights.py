@@ -9,6 +9,7 @@ import interruptible  # noqa: F401  # isort: skip
 
 import argparse
 import pathlib
+from typing import Any
 
 from cait.command.arguments import ArgumentParser, output_file, path
 from cait.command.run import run_command
@@ -29,7 +30,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--allow-http", action="store_true", help="take a mirror whose address is not https")
     parser.add_argument("--cache", type=path, help="folder of downloads; default: ~/.cache/cait")
     parser.add_argument("--to", choices=("paddle", "safetensors", "torch"), default="paddle")
-    output = {"type": output_file(".pdparams", ".safetensors", ".pth"), "help": "default: in CaiT, or beside SOURCE"}
+    output: dict[str, Any] = {
+        "type": output_file(".pdparams", ".safetensors", ".pth"),
+        "help": "default: in CaiT, or beside SOURCE",
+    }
     parser.add_argument("--output", **output)
     parser.add_argument("--force", action="store_true", help="replace the output if it is there")
     parser.add_argument("--verify", action="store_true", help="show what the model makes of a fixed image")

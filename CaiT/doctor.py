@@ -15,6 +15,7 @@ import json
 import pathlib
 import shlex
 import sys
+from typing import Any
 
 from cait.command.arguments import ArgumentParser, output_folder, path
 from cait.command.run import run_command
@@ -35,7 +36,7 @@ def _arguments() -> argparse.Namespace:
     variant = HERE / "configs" / "cait_xxs24_224.yaml"
     parser.add_argument("-cfg", type=path, default=variant, metavar="YAML", help="the model; default: XXS24 at 224")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="default: a GPU where there is one")
-    folder = {"type": output_folder(TEXT, DOCUMENT), "default": HERE.parent / "output" / "doctor"}
+    folder: dict[str, Any] = {"type": output_folder(TEXT, DOCUMENT), "default": HERE.parent / "output" / "doctor"}
     parser.add_argument("--output", help="folder", **folder)
     args = parser.parse_args()
     if args.only and not args.check:

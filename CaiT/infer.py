@@ -11,6 +11,7 @@ import interruptible  # noqa: F401  # isort: skip
 import argparse
 import pathlib
 import sys
+from typing import Any
 
 from cait.command.arguments import ON, ArgumentParser, add_bundle_flags, output_file, output_folder, positive, text_path
 from cait.command.run import run_command
@@ -30,7 +31,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **ON)
     results = "also write the results: .csv, for Excel too, or .jsonl"
     parser.add_argument("--output", type=output_file(".csv", ".jsonl"), help=results)
-    npy = {"nargs": "?", "const": "output_inference_engine.npy", "metavar": "FILE.npy"}
+    npy: dict[str, Any] = {"nargs": "?", "const": "output_inference_engine.npy", "metavar": "FILE.npy"}
     parser.add_argument("--reprod_log", type=output_file(".npy"), help="also write them for reprod_log", **npy)
     parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **ON)
     parser.add_argument("--save_log_path", type=output_folder(*REPORTS), help=f"folder for it: {' and '.join(REPORTS)}")

@@ -12,6 +12,7 @@ import interruptible  # noqa: F401  # isort: skip
 
 import argparse
 import pathlib
+from typing import Any
 
 from cait.command.arguments import ON, ArgumentParser, path, positive, text_path
 from cait.command.run import run_command
@@ -28,7 +29,7 @@ def _arguments() -> argparse.Namespace:
 
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--img-path", "--img_path", "--image_dir", type=text_path, dest="images", help="see infer.py")
-    several = {"type": path, "nargs": "+", "default": []}
+    several: dict[str, Any] = {"type": path, "nargs": "+", "default": []}
     parser.add_argument("--model_path", "--pretrained", "-pretrained", help=WEIGHTS, **several)
     parser.add_argument("--model_dir", "--model-dir", help="folders of bundles", **several)
     parser.add_argument("-cfg", "--config_dir", type=path, metavar="YAML", help="config of the weights")

@@ -1,13 +1,18 @@
 """Fixtures of several test files: a small data set, a tiny config, weights and bundles."""
 
+import fcntl
+import multiprocessing.process
 import os
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
 from hashlib import sha256
 
 import pytest
 
-from isolation import opened
+from isolation import NO_PROCESSES, WORKER, opened
 from project import CLASS_NAMES, MAIN, ROOT, TINY, run_python  # first of all: it isolates the tests
 
 
@@ -18,6 +23,42 @@ def _in_the_copy():
     os.chdir(ROOT)
     yield
     os.chdir(folder)
+
+
+# What the text of a test file has in it that starts processes, or has fixtures that do.
+STARTS_PROCESSES = re.compile(
+    r"run_python|subprocess|Popen|os\.fork|serving|num_workers|multiprocessing|\w+_bundle\b|demo_run|kills|ngpus"
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """For `make check`: leaves out the files that start processes."""
+    if os.environ.get(NO_PROCESSES):
+        left_out = {path for path in {item.path for item in items} if STARTS_PROCESSES.search(path.read_text())}
+        config.hook.pytest_deselected(items=[item for item in items if item.path in left_out])
+        items[:] = [item for item in items if item.path not in left_out]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_processes():
+    """For `make check`: a test that starts Python all the same fails, for STARTS_PROCESSES lacks its word.
+
+    What libraries start once, such as the compiler and `fc-list`, may be started.
+    """
+
+    def fail(*_):
+        pytest.fail("starts a process, which STARTS_PROCESSES in tests/conftest.py does not know")
+
+    def started(process, words, *rest, **options):
+        return fail() if sys.executable in words else popen(process, words, *rest, **options)
+
+    popen = subprocess.Popen.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get(NO_PROCESSES):
+            patch.setattr(subprocess.Popen, "__init__", started)
+            patch.setattr(multiprocessing.process.BaseProcess, "start", fail)
+            patch.setattr(os, "fork", fail)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -117,24 +158,40 @@ def tiny_bundle(tiny_weights, tmp_path_factory):
     return folder
 
 
+def _made_once(tmp_path_factory, name, make):
+    """A folder that one of pytest-xdist's workers makes, and all use and none changes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if os.environ.get(WORKER) else own) / name
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(folder.with_name(f"{name}.new"))
+            folder.with_name(f"{name}.new").rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def demo_run(all_digits, tmp_path_factory):
     """The folder of the demo's run after 15 of its 50 epochs: above 90 % are right."""
-    folder = tmp_path_factory.mktemp("demo") / "run"
-    words = [f"-cfg={ROOT / 'configs' / 'demo_digits.yaml'}", f"-data_path={all_digits}", f"-output_dir={folder}"]
-    result = run_python(MAIN, *words, "-epochs=15", "-o", "VALIDATE_FREQ=15")
-    assert result.returncode == 0, result.stderr
-    return folder
+
+    def train(folder):
+        words = [f"-cfg={ROOT / 'configs' / 'demo_digits.yaml'}", f"-data_path={all_digits}", f"-output_dir={folder}"]
+        result = run_python(MAIN, *words, "-epochs=15", "-o", "VALIDATE_FREQ=15")
+        assert result.returncode == 0, result.stderr
+
+    return _made_once(tmp_path_factory, "demo_run", train)
 
 
 @pytest.fixture(scope="session")
 def demo_bundle(demo_run, tmp_path_factory):
     """Its bundle, with class attention."""
-    folder = tmp_path_factory.mktemp("demo_bundle")
-    words = [f"-cfg={demo_run / 'config.yaml'}", f"--model_path={demo_run / 'latest'}", "--with-attention"]
-    result = run_python(str(ROOT / "CaiT" / "export_model.py"), *words, f"--save-inference-dir={folder}")
-    assert result.returncode == 0, result.stderr
-    return folder
+
+    def export(folder):
+        words = [f"-cfg={demo_run / 'config.yaml'}", f"--model_path={demo_run / 'latest'}", "--with-attention"]
+        result = run_python(str(ROOT / "CaiT" / "export_model.py"), *words, f"--save-inference-dir={folder}")
+        assert result.returncode == 0, result.stderr
+
+    return _made_once(tmp_path_factory, "demo_bundle", export)
 
 
 @pytest.fixture

@@ -261,7 +261,8 @@ class CaiT(nn.Layer):
             raise ValueError(f"embedding width {embed_dim} is not a multiple of the number of heads {num_heads}")
         self.image_size = (height, width)
         self.grid_size = (height // patch_size, width // patch_size)
-        self.pixel_stats = None  # (mean, std), each by channel, of what its images are normalised with, where known
+        # Mean and standard deviation by channel of what its images are normalised with, where known.
+        self.pixel_stats: tuple[list[float], list[float]] | None = None
 
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
         self.cls_token = _parameter(self, [1, 1, embed_dim], _normal())

@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 from cait.command import stops
 from cait.command.arguments import ArgumentParser, output_file, path, text_path
@@ -41,7 +42,10 @@ def _check(args) -> None:
 
 def _prepare(args) -> None:
     parameters, mode = _read(args)
-    words = onnx_prepare_command(parameters) if mode == ONNX_MODE else prepare_command(parameters, mode)
+    if isinstance(parameters, OnnxParameters):
+        words = onnx_prepare_command(parameters)
+    else:
+        words = prepare_command(parameters, mode)
     print(shlex.join(words), flush=True)
     code = subprocess.run(words, cwd=ROOT).returncode
     if code:
@@ -56,7 +60,7 @@ def _run(args) -> int:
     folder = pathlib.Path(user_path(chosen)).absolute() if chosen else pathlib.Path("test_tipc/output")
     output = folder / parameters.value(2) / mode
     os.chdir(ROOT)
-    if mode == ONNX_MODE:
+    if isinstance(parameters, OnnxParameters):
         return Runner(output, "results_paddle2onnx.log").run(onnx_steps(parameters, output))
     steps = plan(parameters, mode, output, args.benchmark)
     return Runner(output, "results_python.log").run(steps)
@@ -90,7 +94,7 @@ def _arguments(description: str) -> argparse.Namespace:
         "accuracy": (_accuracy, "log labels folder expected? evaluation?"),
         "speed": (_speed, "log output model-name batch-size fp-item device-num"),
     }
-    kinds = {"expected": float, "batch-size": int, "folder": text_path, "precision": str}
+    kinds: dict[str, Any] = {"expected": float, "batch-size": int, "folder": text_path, "precision": str}
     kinds["output"] = output_file(".json")
     for name, (function, flags) in options.items():
         command = commands.add_parser(name)
@@ -98,7 +102,7 @@ def _arguments(description: str) -> argparse.Namespace:
         for flag in flags.split():
             word = flag.removesuffix("?")
             kind = kinds.get(word, str if "-" in word else path)
-            choices = {"choices": tuple(TOLERANCES)} if word == "precision" else {}
+            choices: dict[str, Any] = {"choices": tuple(TOLERANCES)} if word == "precision" else {}
             command.add_argument(f"--{word}", type=kind, required=not flag.endswith("?"), **choices)
     return parser.parse_args()
 

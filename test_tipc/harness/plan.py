@@ -34,7 +34,7 @@ def plan(parameters: Parameters, mode: str, output: pathlib.Path, benchmark: str
     if mode == "whole_infer":
         return list(_released_steps(parameters, output, missing))
     names = [name for name in parameters.values(15) if parameters.words(TRAINERS[name])]
-    steps = []
+    steps: list[ChainStep] = []
     for row, name in itertools.product(rows(parameters), names):
         steps += _chain_steps(parameters, mode, output, missing, row, name)
     return steps
@@ -190,7 +190,7 @@ def _speed_steps(
         match = re.fullmatch(r"(?:dynamic_)?bs(\d+)_(fp32|fp16)_DP_N1C(\d+)", wanted)
         if match is None:
             raise UsageError(f"{wanted}: must be of the form dynamic_bs8_fp32_DP_N1C1 (one machine)")
-        combinations = [match.groups()[:2]]
+        combinations = [(match[1], match[2])]
         if int(match[3]) > 1:
             row = row._replace(gpus=",".join(map(str, range(int(match[3])))), device="gpu")
     for batch, item in combinations:

@@ -99,7 +99,7 @@ def impossible_rows(file: Lines, fp_items: Sequence[str]) -> Iterator[tuple[int,
     for item in fp_items:
         if is_amp(item) and next(rows(file)).is_on_cpu:
             yield 55, f"{item} is mixed precision, which needs a GPU, and the first row of line 4 is run on the CPU"
-    for row in inference_rows(file):
-        if reason := why_never(row.engine):
-            where = f"--use_gpu={row.use_gpu} on line 41, --enable_mkldnn={row.mkldnn} on line 42"
-            yield 46, f"{row.precision} with {where} can run on no machine: {reason}"
+    for tried in inference_rows(file):
+        if reason := why_never(tried.engine):
+            where = f"--use_gpu={tried.use_gpu} on line 41, --enable_mkldnn={tried.mkldnn} on line 42"
+            yield 46, f"{tried.precision} with {where} can run on no machine: {reason}"

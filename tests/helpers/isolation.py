@@ -21,10 +21,11 @@ PARTS = ("CaiT", "configs", "docs", "test_tipc", "tests", ".ci")  # of the proje
 PIECES = ("dataset/README.md", "txt/README.md", "txt/test_list.txt")  # of folders that are otherwise the user's
 USERS = ("dataset", "txt", "output", "log", "CaiT/infer", "test_tipc/data", "test_tipc/output")
 WEIGHTS = (".pdparams", ".pdstates", ".pdiparams", ".pdmodel")
+NO_PROCESSES = "CAIT_TESTS_NO_PROCESSES"  # any value leaves out the test files that start processes
 FLAGS = "CAIT_TESTS_FLAGS"  # flags of PaddlePaddle for all tests: NAME=VALUE NAME=VALUE
 KEPT = (
     *("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
-    *("CAIT_REQUIRE_BROWSER", "CAIT_SCREENSHOTS", FLAGS),
+    *("CAIT_REQUIRE_BROWSER", "CAIT_SCREENSHOTS", NO_PROCESSES, FLAGS),
 )
 LOG_LEVEL = "GLOG_minloglevel"  # of what PaddlePaddle's C++ writes to stderr
 KEPT_BEGINNINGS = ("LC_", "PYTEST_")

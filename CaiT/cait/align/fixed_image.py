@@ -27,7 +27,7 @@ def logits_digest(tensors: dict[str, np.ndarray], record: InputRecord | None = N
         CaitError: the logits are not finite.
     """
     with default_dtype("float64"), paddle.no_grad():
-        model = model_of(tensors, record and record.image_size)
+        model = model_of(tensors, None if record is None else record.image_size)
         set_tensors(model, swap_layout(tensors))
         model.eval()
         image = fixed_image(*model.image_size, tensors["patch_embed.proj.weight"].shape[1])

@@ -50,7 +50,7 @@ class GoldenReference:
 
     def __init__(self, folder: pathlib.Path, name: str, make_model):
         self.folder, self.name, self.make_model = folder, name, make_model
-        self.steps = (1, 2, 3, 4, 5) if name == "tiny" else (1, 2)
+        self.steps: tuple[int, ...] = (1, 2, 3, 4, 5) if name == "tiny" else (1, 2)
 
     def our_model(self) -> CaiT:
         return load_golden_weights(self.make_model())

@@ -31,8 +31,8 @@ from cait.train.totals import topk_hits
 from cait.weights.layout import swap_layout
 
 SMOOTHING, MIXED, TAU, ALPHA = 0.1, 0.3, 3.0, 0.5
-TRAINING = {"steps": 10, "lr": 1e-3, "weight_decay": 0.05}
-SCHEDULES = {  # epochs, peak, start, end, warm-up
+NUM_STEPS, TRAINING = 10, {"lr": 1e-3, "weight_decay": 0.05}
+SCHEDULES: dict[str, tuple] = {  # epochs, peak, start, end, warm-up
     "paper_400": (400, 5e-4, 1e-6, 1e-5, 5),
     "short_100": (100, 1e-4, 1e-6, 1e-6, 3),
     "finetune_30_const": (30, 5e-6, 5e-6, 5e-6, 0),
@@ -138,7 +138,7 @@ def training(model: CaiT, images: np.ndarray, labels: np.ndarray, clip: float | 
     optimizer = adamw(model, TRAINING["weight_decay"])
     optimizer.set_lr(TRAINING["lr"])
     images, labels, values = _tensor(images), paddle.to_tensor(labels), []
-    for _ in range(TRAINING["steps"]):
+    for _ in range(NUM_STEPS):
         loss = losses.cross_entropy(model(images), labels)
         loss.backward()
         if clip is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from cait.align.golden import golden_images, golden_tensor
-from cait.align.ladder import ALPHA, MIXED, SCHEDULES, SMOOTHING, TAU, TRAINING
+from cait.align.ladder import ALPHA, MIXED, NUM_STEPS, SCHEDULES, SMOOTHING, TAU, TRAINING
 from cait.align.verdict import MIXED_TARGETS, NORMALISED, Arrays
 from cait.data.decoding import open_image, reading
 from cait.data.transforms import EvalTransform
@@ -31,7 +31,7 @@ class LiveReference:
         pictures: image files to use; None: noise.
     """
 
-    steps = (1, 2, 3, 4, 5)
+    steps: tuple[int, ...] = (1, 2, 3, 4, 5)
 
     def __init__(self, name: str, make_model, weights: pathlib.Path | None, pictures: list[str] | None):
         try:
@@ -195,7 +195,7 @@ class LiveReference:
         optimizer = self.torch.optim.AdamW(groups, lr=TRAINING["lr"])
         images, labels = self.torch.from_numpy(self.images()), self.torch.from_numpy(self.labels())
         values = []
-        for _ in range(TRAINING["steps"]):
+        for _ in range(NUM_STEPS):
             optimizer.zero_grad()
             loss = self.torch.nn.functional.cross_entropy(self.model(images), labels)
             loss.backward()

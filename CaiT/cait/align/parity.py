@@ -63,7 +63,8 @@ class Gate:
         self._images = np.stack([read(path) for path in spread(image_files(images), MAX_IMAGES)])
         tensors = swap_layout(found.tensors)
         check_tensors(tensors, None, str(found.file))
-        model = model_of(tensors, tuple(self._description.image_size))
+        height, width = self._description.image_size
+        model = model_of(tensors, (height, width))
         fit_weights(model, found)
         model.eval()
         num_classes, named = model.head.weight.shape[1], len(self._description.class_names)
@@ -91,7 +92,7 @@ class Gate:
         Raises:
             CaitError: it cannot be loaded.
         """
-        precision = ENGINES[name].precision if name in ENGINES else "fp32"
+        precision = ENGINES[name].computes_in if name in ENGINES else "fp32"
         variant, expected, logits = self._description.variant, self._expected, self._in_batches(self._predictor(name))
         difference = distances(logits, expected)
         limit = allowed_difference(expected, precision)

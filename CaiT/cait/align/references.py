@@ -38,9 +38,7 @@ def golden_references(names: list[str], folder: pathlib.Path) -> Iterator[Refere
             yield GoldenReference(folder, name, lambda name=name: create_model(name))
 
 
-def live_references(
-    names: list[str], weights: pathlib.Path | None, images: pathlib.Path | None
-) -> Iterator[LiveReference]:
+def live_references(names: list[str], weights: pathlib.Path | None, images: pathlib.Path | None) -> Iterator[Reference]:
     """References that run timm, for names of variants or `["all"]`."""
     weights = find_weights(weights) if weights else None
     pictures = image_files(images) if images else None

@@ -47,7 +47,7 @@ def write_bundle(
         weights = folder / GOLDEN
         _save_golden(model, weights, **arguments)
     config = SCRIPTS / "configs" / f"{model}.yaml" if isinstance(model, str) else model
-    words = [SCRIPTS / "export_model.py", f"--config_dir={config}", f"--model_path={weights}"]
+    words: list[str | os.PathLike] = [SCRIPTS / "export_model.py", f"--config_dir={config}", f"--model_path={weights}"]
     words += [f"--save-inference-dir={folder}", f"--precision={precision}"]
     words += ["--onnx"] if onnx else []
     for name, value in arguments.items():
@@ -60,7 +60,7 @@ def _golden_model(model: str | pathlib.Path, **arguments: int):
     from cait.align.golden import load_golden_weights
     from cait.zoo import create_model, model_of_yaml
 
-    made = create_model(model, **arguments) if isinstance(model, str) else model_of_yaml(model)
+    made = create_model(model, None, None, **arguments) if isinstance(model, str) else model_of_yaml(model)
     made.eval()
     return load_golden_weights(made)
 

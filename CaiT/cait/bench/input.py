@@ -42,7 +42,8 @@ class MemorySource:
 
     def encoded(self, index: int) -> bytes | None:
         """The file, where there is one."""
-        return self.items[index] if isinstance(self.items[index], bytes) else None
+        item = self.items[index]
+        return item if isinstance(item, bytes) else None
 
 
 def run(args: argparse.Namespace) -> Report:

@@ -144,7 +144,7 @@ def run_command_line(words: Sequence[str | os.PathLike]) -> str:
     Raises:
         CaitError: it failed; the message holds its last line.
     """
-    command = [sys.executable, *map(os.fspath, words)]
+    command = [sys.executable, *(os.fspath(word) for word in words)]
     result = subprocess.run(command, env=environment_of_a_process(), capture_output=True, text=True)
     check_process(command, result.returncode, result.stdout, result.stderr)
     return result.stdout
@@ -156,10 +156,11 @@ def seconds_to_first_line(words: Sequence[str | os.PathLike]) -> tuple[float, fl
     Raises:
         CaitError: it failed; the message holds its last line.
     """
-    command = [sys.executable, "-u", *map(os.fspath, words)]
+    command = [sys.executable, "-u", *(os.fspath(word) for word in words)]
     with tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            assert process.stdout is not None
             line = process.stdout.readline()
             answered = time.perf_counter() - started
             rest = process.stdout.read()

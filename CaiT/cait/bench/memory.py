@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import tempfile
+from typing import Any, cast
 
 from cait.bench.measure import Measurement
 from cait.bench.report import Report, Table
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Report:
     """Peak memory and seconds of a step for each option and resolution, each in a process of its own."""
-    tables, notes = [], []
+    tables: list[Table] = []
+    notes: list[str] = []
     for size in args.sizes or [None]:
         tables += measure(args.variant, size, args.batch_size, args.rounds, notes)
     return Report("memory", args.command, tables, {"batch_size": args.batch_size}, notes)
@@ -45,7 +47,9 @@ def measure(variant: str, size: int | None, batch_size: int, rounds: int, notes:
         files = {name: str(pathlib.Path(scratch) / f"{number}.npy") for number, name in enumerate(OPTIONS)}
         for _ in range(rounds):
             for name, options in OPTIONS.items():
-                found = measure_step(StepSpec(variant, batch_size, arguments, gradients=files[name], **options))
+                found = measure_step(
+                    StepSpec(variant, batch_size, arguments, gradients=files[name], **cast(dict[str, Any], options))
+                )
                 peaks[name].append(found["peak_mb"])
                 seconds[name] += found["seconds"]
         for name in list(OPTIONS)[1:]:

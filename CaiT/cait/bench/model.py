@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Report:
     """Exports what is to be measured, and measures it."""
     cases = _cases(args.variants, args.batch_sizes)
-    notes, tables = [], []
+    notes: list[str] = []
+    tables: list[Table] = []
     with tempfile.TemporaryDirectory() as scratch:
         models = Models(pathlib.Path(scratch), notes)
         if args.only in (None, "exactness"):
@@ -95,13 +96,14 @@ class Models:
     def __init__(self, folder: pathlib.Path, notes: list[str]):
         self.folder = folder
         self.notes = notes
-        self._made: dict[str, pathlib.Path | None] = {}
+        self._made: dict[str, pathlib.Path] = {}
+        self._onnx: dict[str, pathlib.Path | None] = {}
 
     def bundle(self, variant: str, precision: str, **arguments: int) -> pathlib.Path:
         """The folder of a variant's bundle, with other arguments of the model where they are given."""
         name = "-".join([variant, precision, *(f"{key}{value}" for key, value in arguments.items())])
         if name not in self._made:
-            self._made[name] = write_bundle(self.folder / name, variant, precision, **arguments)
+            self._made[name] = write_bundle(self.folder / name, variant, precision, None, False, **arguments)
         return self._made[name]
 
     def source(self, kind: str, variant: str, precision: str) -> pathlib.Path | str | None:
@@ -111,13 +113,13 @@ class Models:
         if kind not in ("openvino", "onnxruntime"):
             return variant
         path = self.folder / f"{variant}.onnx"
-        if str(path) not in self._made:
+        if variant not in self._onnx:
             try:
-                self._made[str(path)] = timm_onnx(variant, path)
+                self._onnx[variant] = timm_onnx(variant, path)
             except CaitError as error:
                 self.notes.append(f"timm's model cannot be exported, so that its engines are missing ({error}).")
-                self._made[str(path)] = None
-        return self._made[str(path)]
+                self._onnx[variant] = None
+        return self._onnx[variant]
 
     @contextlib.contextmanager
     def engines(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from cait.bench.machine import describe_machine, in_words
@@ -31,7 +32,7 @@ class Table:
     baseline: str = ""
     goals: dict[str, float] = dataclasses.field(default_factory=dict)
     x_label: str = ""
-    x: list[float] = dataclasses.field(default_factory=list)
+    x: Sequence[float] = dataclasses.field(default_factory=list)
     batch_size: int = 0
 
     def rows(self) -> list[dict[str, Any]]:

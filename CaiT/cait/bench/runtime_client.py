@@ -37,8 +37,10 @@ class EngineProcess:
         self._command = [sys.executable, "-m", "cait.bench.runtime_worker", json.dumps(dataclasses.asdict(spec))]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed on leaving the context)
         environment = environment_of_a_process() | {"OMP_NUM_THREADS": str(threads)}
-        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
         self._process = subprocess.Popen(self._command, env=environment, text=True, **streams)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
         self.start_mb = self.peak_mb = 0.0
         self.gpu_peak_mb: float | None = None
         try:
@@ -51,9 +53,9 @@ class EngineProcess:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._process.stdin.close()
+        self._input.close()
         self._process.wait()
-        self._process.stdout.close()
+        self._output.close()
         self._errors.close()
 
     def seconds(self, runs: int) -> list[float]:
@@ -67,12 +69,12 @@ class EngineProcess:
         return self._ask(f"operators {times}")
 
     def _ask(self, line: str) -> dict[str, Any]:
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+        self._input.write(f"{line}\n")
+        self._input.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
-        for line in self._process.stdout:
+        for line in self._output:
             if line.startswith("{"):  # what libraries print is not an answer
                 return json.loads(line)
         self._errors.seek(0)

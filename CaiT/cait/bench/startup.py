@@ -1,6 +1,7 @@
 """How long `infer.py` takes for one image: to its answer, which is the first line it prints, and to its end."""
 
 import argparse
+import os
 import pathlib
 import tempfile
 
@@ -64,9 +65,9 @@ def measure(bundle: pathlib.Path, image: pathlib.Path, rounds: int) -> list[Tabl
     from cait.ops.library import LIBRARY, folder
 
     description, threads = read_description(bundle), str(usable_cores())
-    plain = ["-c", CREATE, bundle / description.program, bundle / PARAMETERS, threads]
+    plain: list[str | os.PathLike] = ["-c", CREATE, bundle / description.program, bundle / PARAMETERS, threads]
     (program, parameters), _ = choose_program(Engine(precision=description.precision), description)
-    commands = {
+    commands: dict[str, list[str | os.PathLike]] = {
         BASELINE: plain,
         INFER: [SCRIPTS / "infer.py", "--use_gpu=False", f"--model_dir={bundle}", f"--img-path={image}"],
     }

@@ -70,10 +70,11 @@ def measure_step(step: StepSpec) -> dict[str, Any]:
     return json.loads(run_command_line(words).splitlines()[-1])
 
 
-def difference_of(found: str, expected: str) -> float:
+def difference_of(found: str | None, expected: str | None) -> float:
     """Largest difference between two files of gradients, relative to the largest expected one; NaN as it comes."""
     import numpy as np
 
+    assert found is not None and expected is not None
     ours, theirs = (np.load(file).astype("float64") for file in (found, expected))
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 

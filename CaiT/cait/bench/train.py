@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import re
 import tempfile
+from typing import Any
 
 from cait.bench.measure import SCRIPTS, Measurement, power_of_growth, run_command_line, tell
 from cait.bench.photos import photos
@@ -47,7 +48,7 @@ def wait_for_images(batch_size: int, num_steps: int, *overrides: str) -> Table:
         files = photos(8)
         for index in range(batch_size * (num_steps + SKIPPED)):
             (data / "train" / "photo" / f"{index:04d}.jpg").write_bytes(files[index % len(files)])
-        words = [SCRIPTS / "main_single_gpu.py", f"-cfg={SCRIPTS / 'configs' / f'{VARIANT}.yaml'}"]
+        words: list[Any] = [SCRIPTS / "main_single_gpu.py", f"-cfg={SCRIPTS / 'configs' / f'{VARIANT}.yaml'}"]
         words += ["-dataset=folder", f"-data_path={data}", f"-batch_size={batch_size}", "-epochs=1"]
         words += [f"-output_dir={pathlib.Path(scratch) / 'run'}", "-o", "REPORT_FREQ=1", "VALIDATE_FREQ=0"]
         words += ["DEVICE=cpu", "MODEL.NUM_CLASSES=1", *overrides]

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 from cait.command.outputs import check_output, check_outputs
 from cait.errors import CaitError, UsageError
@@ -46,7 +47,11 @@ def boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-ON = {"type": boolean, "nargs": "?", "const": True}  # for `add_argument`: a flag that may stand without a value
+ON: dict[str, Any] = {
+    "type": boolean,
+    "nargs": "?",
+    "const": True,
+}  # for `add_argument`: a flag that may stand without a value
 
 
 def positive(text: str) -> int:
@@ -79,14 +84,14 @@ def path(text: str) -> pathlib.Path:
 def output_file(*suffixes: str) -> Callable[[str], pathlib.Path]:
     """The kind of an argument that names a file to write; see `cait.command.outputs.check_output`."""
     kind = _checked(lambda file: check_output(file, *suffixes))
-    kind.suffixes = suffixes
+    kind.suffixes = suffixes  # type: ignore[attr-defined]
     return kind
 
 
 def output_folder(*names: str) -> Callable[[str], pathlib.Path]:
     """The kind of an argument that names a folder in which files of these names are written."""
     kind = _checked(lambda folder: check_outputs(folder, *names))
-    kind.names = names
+    kind.names = names  # type: ignore[attr-defined]
     return kind
 
 

@@ -65,13 +65,13 @@ def run_command(main: Callable[[], None], leave_at_once: bool = False, has_log: 
     streams.prepare()
     stops.install()
     errors = sys.stderr  # an exception at the wrong moment may leave it redirected
-    message, exit_code = None, 0
+    message, exit_code = "", 0
     try:
         try:
             main()
         finally:
             stops.settle()
-        message, exit_code = stops.asked() or (None, 0)
+        message, exit_code = stops.asked() or ("", 0)
     except BaseException as error:
         known = outcome(error)
         if known is None:
@@ -80,7 +80,7 @@ def run_command(main: Callable[[], None], leave_at_once: bool = False, has_log: 
     lost = streams.finish()
     if lost and not has_log and not exit_code:
         message, exit_code = f"standard output cannot be written ({lost.strerror})", 1
-    if message is not None and not (stops.asked() and stops.is_for_all()):
+    if message and not (stops.asked() and stops.is_for_all()):
         print(f"error: {message}", file=errors, flush=True)
     if leave_at_once:
         os._exit(exit_code)

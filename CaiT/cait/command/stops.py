@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-STOPS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
+STOPS: dict[int, tuple[str, int]] = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
 SAME_STOP_SECONDS = 2.0  # a signal within them means the same stop; a later one that the end takes too long
 CHECK_SECONDS = 1.0
 PARENT_CHECK_SECONDS = 2.0
@@ -34,7 +34,7 @@ class _State:
 
     number: int | None = None
     since = 0.0
-    raised = staticmethod(lambda: None)
+    raised: Callable[[], BaseException | None] = staticmethod(lambda: None)
     before: dict = {}
 
 

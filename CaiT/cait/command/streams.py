@@ -78,8 +78,8 @@ def prepare() -> None:
 
 
 def _text(buffer, encoding: str, line_buffering: bool, write_through: bool = False) -> io.TextIOWrapper:
-    settings = {"line_buffering": line_buffering, "write_through": write_through}
-    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", **settings)  # a file name need not be text
+    how = "backslashreplace"  # a file name need not be text
+    return io.TextIOWrapper(buffer, encoding, how, line_buffering=line_buffering, write_through=write_through)
 
 
 def _number(stream) -> int | None:

@@ -52,7 +52,7 @@ def _parser() -> ArgumentParser:
     model = "which model, or which run; without it, CaiT XXS24 at 224"
     parser.add_argument("-cfg", type=path, metavar="YAML", help=model)
     for flag, name in {**FLAGS, **SWITCHES}.items():
-        optional = {"nargs": "?", "const": "true"} if flag in SWITCHES else {}
+        optional: dict[str, Any] = {"nargs": "?", "const": "true"} if flag in SWITCHES else {}
         parser.add_argument(flag, dest=flag, action=KeyFlag, metavar="VALUE", help=f"sets {name}", **optional)
     add_key_flag(parser)
     return parser

@@ -31,6 +31,21 @@ class Loaders(NamedTuple):
     val: ImageLoader | None = None
     test: ImageLoader | None = None
 
+    def to_train(self) -> ImageLoader:
+        """The loader of training images, which a job that trains has."""
+        assert self.train is not None
+        return self.train
+
+    def to_evaluate(self) -> ImageLoader:
+        """The loader of validation images, which a job that evaluates has."""
+        assert self.val is not None
+        return self.val
+
+    def to_predict(self) -> ImageLoader:
+        """The loader of images to predict, which a job that predicts has."""
+        assert self.test is not None
+        return self.test
+
     def log_notes(self, log: logging.Logger) -> None:
         """Warns of what the notes say."""
         for words in self.notes:
@@ -88,6 +103,7 @@ def _test_source(config, root: pathlib.Path, note: Callable[[str], None]) -> ds.
 def _source(config, root: pathlib.Path, split: str, classes: Classes) -> ds.Source:
     """The images to train or to evaluate on, with the labels of the model."""
     dataset = config.DATA.DATASET
+    source: sources.Source
     if dataset in cifar.ARCHIVES:
         source = cifar.read_cifar(cifar.cifar_archive(root, dataset), dataset, "train" if split == "train" else "test")
     elif dataset == "folder":

@@ -61,8 +61,8 @@ def look(source: ds.Source, mode: str, seconds: float, deep_grey: str = SCALE) -
     for index in itertools.takewhile(lambda _: time.monotonic() < started + seconds, order):
         if index not in bad:
             num_decoded += 1
-            if error := ds.error_of(source, index, mode, deep_grey):
-                bad[index] = error
+            if why_not := ds.error_of(source, index, mode, deep_grey):
+                bad[index] = why_not
     return Look(num_asked, num_decoded, [bad[index] for index in sorted(bad)])
 
 
@@ -139,8 +139,8 @@ def check_data(root: pathlib.Path, dataset: str, say: Callable[[str], None] = tq
             continue
         say(f"{split}: {len(source.names)} images")
         errors = 0
-        for error in filter(None, _errors(source, split, say)):
-            say(error)
+        for sentence in filter(None, _errors(source, split, say)):
+            say(sentence)
             errors += 1
         say(f"{split}: {errors} of {len(source.names)} images cannot be read")
         total, bad = total + len(source.names), bad + errors

@@ -12,7 +12,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -118,7 +118,7 @@ def _members(archive: pathlib.Path, is_wanted: Callable[[str], bool]) -> list[tu
     with open(archive, "rb") as packed:
         is_packed = packed.read(len(_GZIP)) == _GZIP
         packed.seek(0)
-        with gzip.GzipFile(fileobj=packed) if is_packed else packed as file:
+        with cast(BinaryIO, gzip.GzipFile(fileobj=packed) if is_packed else packed) as file:
             unpacked = _Unpacked(file)
             with tarfile.open(fileobj=unpacked, mode="r:") as tar:  # type: ignore[call-overload]
                 for count, member in enumerate(tar):

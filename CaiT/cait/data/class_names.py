@@ -40,7 +40,7 @@ class Classes(NamedTuple):
     names: list[str]
     notes: list[str]
     of_data: list[str] | None = None
-    index: list[int | None] | None = None
+    index: list[int | None] | None = None  # type: ignore[assignment]  # it hides the method of tuples
     in_data: bool = False
     is_other_head: bool = False
 
@@ -65,7 +65,7 @@ class Classes(NamedTuple):
             raise CaitError(
                 f"{root}: has images of classes that the checkpoint does not know: {words}; it has {_list(self.names)}"
             )
-        labels = [index[label] for label in labels]
+        labels = [index[label] for label in labels]  # type: ignore[misc]  # none is None
         if self.in_data and len(missing := sorted(set(range(len(self.names))) - set(labels))):
             words = _list([self.names[label] for label in missing])
             self.notes.append(f"no images of {len(missing)} of the {len(self.names)} classes: {words}")
@@ -142,7 +142,7 @@ def trained_classes(config: CfgNode) -> Classes:
         if problem and goes_on:
             raise UsageError(problem)
         names = None if problem else labels or record.names
-    vocabularies = record.vocabularies if names else []
+    vocabularies = record.vocabularies if record and names else []
     names = names or _names_without_record(config, labels, data)
     classes = Classes(names, [], data, _by_folder(config, data, [names, *vocabularies]))
     return classes if goes_on else _with_head(config, classes)
@@ -295,7 +295,7 @@ def _has_class_folders(config: CfgNode) -> bool:
     return config.DATA.DATASET != "folder" or any((root / split).is_dir() for split in ("train", "val"))
 
 
-def _by_folder(config: CfgNode, data: list[str] | None, vocabularies: list[list[str]]) -> list[int] | None:
+def _by_folder(config: CfgNode, data: list[str] | None, vocabularies: list[list[str]]) -> list[int | None] | None:
     """The index for `Classes` in training: folders are found by their names, whatever their order."""
     if data is None or config.DATA.DATASET != "folder" or data in vocabularies:
         return None

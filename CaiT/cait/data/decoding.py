@@ -183,7 +183,7 @@ def upright(image: Image.Image) -> Image.Image:
     Pillow's `exif_transpose` writes the block anew, and breaks off where another tag of it is damaged.
     """
     try:
-        turn = ORIENTATIONS.get(image.getexif().get(ORIENTATION))
+        turn = ORIENTATIONS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # of a damaged block Pillow raises almost anything; its picture is good all the same
         return image
     return image if turn is None else image.transpose(turn)

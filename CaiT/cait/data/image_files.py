@@ -66,7 +66,7 @@ def entries_of(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
         CaitError: it cannot be listed.
     """
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(os.fspath(folder)) as entries:
             yield from entries
     except OSError as error:
         raise CaitError(f"{folder}: the folder cannot be listed ({error.strerror})") from error

@@ -34,4 +34,4 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
 
 def imagenet1k_wordnet_ids() -> list[str]:
     """The WordNet ids of ImageNet-1k; the position of an id is its class index."""
-    return [wordnet_id for wordnet_id, _ in _rows(IMAGENET1K)]
+    return [wordnet_id or "" for wordnet_id, _ in _rows(IMAGENET1K)]

@@ -35,10 +35,10 @@ def read_labelled(path: pathlib.Path, root: pathlib.Path, num_classes: int) -> t
     """
     names, labels = [], []
     for number, line in list_lines(path):
-        name, *label = line.rsplit(maxsplit=1)
-        if not label or not re.fullmatch(r"[0-9]{1,9}", label[0]):
+        name, *words = line.rsplit(maxsplit=1)
+        if not words or not re.fullmatch(r"[0-9]{1,9}", words[0]):
             raise CaitError(f"{path}: line {number} must be `relative/path label`, not {line!r}")
-        label = int(label[0])
+        label = int(words[0])
         if label >= num_classes:
             raise CaitError(
                 f"{path}: line {number} has label {label}, but MODEL.NUM_CLASSES is {num_classes} (labels from 0)"

@@ -9,8 +9,8 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -27,7 +27,7 @@ BATCHES_AHEAD = 2  # that are read while one is computed, without reading proces
 class BadImage(NamedTuple):
     """An image that could not be read: its place in the data set, its label, and the sentence that says why."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # it hides the method of tuples
     label: int
     error: str
 
@@ -94,7 +94,9 @@ def collate(samples: list[tuple]) -> list:
 
 
 def _start_worker(_: int) -> None:
-    stops.end_with_parent(multiprocessing.parent_process().pid)
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    stops.end_with_parent(parent.pid)
 
 
 class _BatchReader(paddle.io.Dataset):
@@ -219,7 +221,7 @@ class ImageLoader:
                 if told.num_images:
                     yield Batch(images, labels, indices, Erased(places, values) if told.num_places else None)
 
-    def _by_processes(self) -> Iterator[list]:
+    def _by_processes(self) -> Generator[list, None, None]:
         loader = paddle.io.DataLoader(
             self._reader,
             batch_sampler=_WholeBatches(self._sampler),
@@ -229,7 +231,7 @@ class ImageLoader:
             worker_init_fn=_start_worker,
             use_shared_memory=self._shared_memory,
         )
-        batches = None
+        batches: Any = None
         try:
             with stops.held(*stops.STOPS):  # until the processes that are started here hold them themselves
                 batches = self._started(loader)
@@ -250,7 +252,7 @@ class ImageLoader:
                 "-o DATA.NUM_WORKERS=0 does without"
             ) from error
 
-    def _by_thread(self) -> Iterator[list]:
+    def _by_thread(self) -> Generator[list, None, None]:
         """Reads ahead in a thread of this process. Paddle's own hangs where reading raises."""
         pool = concurrent.futures.ThreadPoolExecutor(1, "reader")
         keys = iter(self._sampler)

@@ -23,7 +23,8 @@ COMPILER = ["g++", "-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off"]
 INSTRUCTIONS = {"avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq"), "avx2": ("avx2",)}
 RAW_MODES = {"RGB": "RGBX", "L": "L"}  # in which Pillow hands its pixels over without repacking them
 BICUBIC = Image.Resampling.BICUBIC
-Size, Box = tuple[int, int], tuple[int, int, int, int]
+Size = tuple[int, int]
+Box = tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,5 +117,5 @@ class TrainTransform:
 
 def normalisation(mean: list[float], std: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """(scale, shift) in float64, such that pixel * scale + shift = (pixel / 255 - mean) / std."""
-    mean, std = np.asarray(mean, "float64"), np.asarray(std, "float64")
-    return 1.0 / (255.0 * std), -mean / std
+    means, deviations = np.asarray(mean, "float64"), np.asarray(std, "float64")
+    return 1.0 / (255.0 * deviations), -means / deviations

@@ -8,7 +8,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -89,8 +89,10 @@ class Reader:
     """
 
     def __init__(self, description: Description, apply_exif: bool, max_pixels: int = MAX_PIXELS):
-        size, channels = tuple(description.image_size), description.channels
-        self.pixels = PixelReader(size, description.crop_pct, channels, apply_exif, max_pixels, description.deep_grey)
+        (height, width), channels = description.image_size, description.channels
+        self.pixels = PixelReader(
+            (height, width), description.crop_pct, channels, apply_exif, max_pixels, description.deep_grey
+        )
         scale_shift = normalisation(description.mean, description.std)
         self.scale, self.shift = (value.astype("float32") for value in scale_shift)
 
@@ -163,7 +165,7 @@ def classify(
             good = [value for _, value in chunk if isinstance(value, np.ndarray)]
             batch = np.stack(good) if good else None
         if batch is None:
-            yield from (_result(path, error, top_k) for path, error in chunk)
+            yield from (_result(path, cast(CaitError, error), top_k) for path, error in chunk)
             continue
         with stage("inference"):
             logits = predict(batch)

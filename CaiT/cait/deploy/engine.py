@@ -27,6 +27,12 @@ class Engine:
     max_batch_size: int = 1
     fused: bool = True
 
+    @property
+    def computes_in(self) -> str:
+        """The precision, of an engine that has one; a predictor gives its engine that of the bundle."""
+        assert self.precision is not None
+        return self.precision
+
 
 def why_never(engine: Engine) -> str:
     """Why no machine can run an engine; empty if one can."""

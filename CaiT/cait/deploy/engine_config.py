@@ -57,7 +57,7 @@ def choose_program(engine: Engine, description: Description) -> tuple[tuple[str,
         return plain, "plain program: the fused one is for CPUs with oneDNN"
     if not engine.fused:
         return plain, "plain program, as asked for"
-    files = description.fused_files(engine.precision)
+    files = description.fused_files(engine.computes_in)
     if not files:
         return plain, f"plain program: the bundle was exported without a fused one of {engine.precision}"
     try:
@@ -83,7 +83,7 @@ def paddle_config(
         scratch: for TensorRT, a folder that may be emptied once the predictor is made.
     """
     program, parameters = (folder / name for name in files)
-    if engine.tensorrt and program.suffix == ".json":
+    if engine.tensorrt and program.suffix == ".json" and scratch is not None:
         program, parameters = _through_tensorrt(folder, engine, description, scratch)
     config = inference.Config(str(program), str(parameters))
     if program.suffix == ".json":  # without these two, creating a predictor with memory optimisation fails
@@ -92,7 +92,7 @@ def paddle_config(
     config.enable_memory_optim()
     config.disable_glog_info()
     if engine.use_gpu:
-        precision = getattr(inference.PrecisionType, PRECISION_TYPES[engine.precision])
+        precision = getattr(inference.PrecisionType, PRECISION_TYPES[engine.computes_in])
         config.enable_use_gpu(GPU_MEMORY_MB, 0, precision)
         if engine.tensorrt and program.suffix == ".pdmodel":
             config.enable_tensorrt_engine(
@@ -128,7 +128,7 @@ def _through_tensorrt(
     largest = shape(engine.max_batch_size)
     inputs = tensorrt.Input(min_input_shape=shape(1), optim_input_shape=largest, max_input_shape=largest)
     config = tensorrt.TensorRTConfig(inputs=[inputs])
-    config.precision_mode = getattr(tensorrt.PrecisionMode, TENSORRT_MODES[engine.precision])
+    config.precision_mode = getattr(tensorrt.PrecisionMode, TENSORRT_MODES[engine.computes_in])
     config.workspace_size = TENSORRT_WORKSPACE
     config.save_model_dir = str(scratch / STEM)
     tensorrt.convert(str(folder / STEM), config)

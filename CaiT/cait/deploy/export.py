@@ -7,6 +7,7 @@ import pathlib
 import platform
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import paddle
@@ -139,11 +140,11 @@ def _check_replaceable(folder: pathlib.Path, new: Description) -> None:
     for name in _possible_files():
         if os.path.lexists(folder / name) and name not in own:
             raise UsageError(f"{folder / name}: no file of a bundle that export_model.py wrote; {advice}")
-    for key in ("variant", "image_size", "channels") if old else ():
-        if old.get(key) != getattr(new, key):
+    for key in ("variant", "image_size", "channels"):
+        if old and old.get(key) != getattr(new, key):
             values = f"{key} {old.get(key)} and not {getattr(new, key)}"
             raise UsageError(f"{folder}: holds the bundle of another model, of {values}; {advice}")
-    pair = [old.get("class_names") if old else new.class_names, new.class_names]
+    pair: list[Any] = [old.get("class_names") if old else new.class_names, new.class_names]
     if all(isinstance(names, list) and len(names) == len(new.class_names) for names in pair):
         # Names that were not known, because the data set was not there, are numbers.
         pair = [names for names in pair if names != [str(index) for index in range(len(names))]]
@@ -196,7 +197,7 @@ def _prove(
     differences = {}
     for name, engine in engines.items():
         predictor = Predictor(folder, engine, self_test=False)
-        differences[name] = _compare(name, predictor, images, expected, engine.precision)
+        differences[name] = _compare(name, predictor, images, expected, engine.computes_in)
     if ONNX in description.files:
         name = "ONNX Runtime"
         differences[name] = _compare(name, OnnxPredictor(folder, description), images, expected, "fp32")

@@ -116,7 +116,7 @@ class Predictor:
             reason = f"the program fails in the self-test ({last_line(error)}); export the model anew"
             raise CaitError(f"{self.folder}: {reason}") from error
         largest = float(distances(found, expected[None]).max())
-        limit = allowed_difference(expected, self.engine.precision)
+        limit = allowed_difference(expected, self.engine.computes_in)
         if largest > limit:
             how = f"differs by {largest:.2e}" if np.isfinite(largest) else "gives or expects what is no finite logits"
             raise CaitError(f"{self.folder}: the self-test {how}, allowed are {limit:.2e}; export the model anew")

@@ -86,7 +86,7 @@ def _watchdog() -> Watchdog:
     distributed.all_gather_object(ports, watchdog.listen() if rank() == 0 else None)
     port = ports[0]
     try:
-        if rank() > 0:
+        if rank() > 0 and port is not None:
             watchdog.connect(host, port)
         watchdog.join()
     except OSError as error:

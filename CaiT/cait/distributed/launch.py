@@ -63,8 +63,8 @@ def start(words: list[str], num_processes: int) -> int:
         for process in processes:
             process.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, pass_on)
     for rank in range(num_processes):
         own = {
             "PADDLE_TRAINER_ID": str(rank), "PADDLE_LOCAL_RANK": str(rank), "FLAGS_selected_gpus": str(rank),

@@ -7,6 +7,7 @@ this way too: what comes through the GPU is only there when the GPU has done all
 """
 
 import contextlib
+import io
 import json
 import os
 import queue
@@ -75,7 +76,7 @@ class Watchdog:
         self._say({"done": True})
         self._finished.wait()
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            self._process.stdin.close()
+            self._input.close()
             self._process.wait(4 * DELIVERY_SECONDS)
 
     def fail(self, message: str, exit_code: int) -> None:
@@ -93,6 +94,8 @@ class Watchdog:
         words = [sys.executable, "-I", "-S", watchdog_process.__file__, json.dumps(settings), json.dumps(address)]
         # In a session of its own: what stops the group of this process is not meant for it.
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        assert self._process.stdin is not None and isinstance(self._process.stdout, io.BufferedReader)
+        self._input = self._process.stdin
         self._messages = watchdog_process.lines(self._process.stdout.read1)
 
     def _next(self) -> dict:
@@ -100,8 +103,8 @@ class Watchdog:
 
     def _say(self, message: dict) -> None:
         with contextlib.suppress(OSError):  # if it is gone, reading from it tells
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+            self._input.write(json.dumps(message).encode() + b"\n")
+            self._input.flush()
 
     def _hear(self) -> None:
         for message in self._messages:

@@ -121,7 +121,7 @@ class Watcher:
         """Does what its process says until that is gone."""
         self._start(self._beat)
         self.tell({"connected": True})
-        for message in lines(sys.stdin.buffer.raw.read):
+        for message in lines(sys.stdin.buffer.raw.read):  # type: ignore[union-attr]
             if "failed" in message:
                 self._start(self._fail, message["failed"], message["exit_code"])
             elif self.rank == 0:
@@ -170,7 +170,7 @@ class Watcher:
                 self._values[sender].append(message["value"])
             if "done" in message:
                 self._done.add(sender)
-            answers = []
+            answers: list[dict] = []
             while all(self._values.values()):
                 answers.append({"values": [self._values[other].popleft() for other in range(self.num_processes)]})
             if len(self._done) == self.num_processes and "done" in message:

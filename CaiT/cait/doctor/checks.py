@@ -73,7 +73,13 @@ def run_check(name: str, settings: Settings, limit: float = LIMIT_SECONDS) -> It
             start_new_session=True,
         )
         is_late = threading.Event()
-        timer = threading.Timer(limit, lambda: (is_late.set(), _kill(process)))
+
+        def end_late(process: subprocess.Popen = process, is_late: threading.Event = is_late) -> None:
+            is_late.set()
+            _kill(process)
+
+        assert process.stdout is not None
+        timer = threading.Timer(limit, end_late)
         timer.start()
         try:
             for line in process.stdout:

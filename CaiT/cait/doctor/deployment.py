@@ -39,7 +39,7 @@ def deployment(settings: Settings) -> Iterator[Line]:
     for name in parity.NAMES if "fp32" in gates else ():
         gate = gates.get("bf16" if name.endswith("fused bf16") else "fp32")  # each bundle has the fused one of its own
         reason = gate.why_not(name) if gate else "there is no bundle in bf16"
-        if reason:
+        if gate is None or reason:
             yield Line(check, name, MISSING, reason)
             continue
         try:

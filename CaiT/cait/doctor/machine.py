@@ -1,5 +1,6 @@
 """What this machine and environment are: what decides whether and how this project runs here."""
 
+import functools
 import os
 import pathlib
 import platform
@@ -118,16 +119,24 @@ def _nccl() -> str:
     return str(core.nccl_version()) if hasattr(core, "nccl_version") else "this PaddlePaddle does not say"
 
 
+def _mixed(dtype: str) -> str:
+    return why_not_mixed(dtype) or "yes"
+
+
+def _codec(name: str) -> str:
+    return features.version(name) or ("yes" if features.check(name) else "no")
+
+
 def _gpus() -> Told:
     yield "driver", lambda: ask_nvidia("driver_version") or "nvidia-smi is not there or finds no GPU"
     if not has_gpu():
         yield "found by PaddlePaddle", lambda: "none"
         return
     for index in range(paddle.device.cuda.device_count()):
-        yield f"gpu:{index}", lambda index=index: _gpu(index)
-        yield f"gpu:{index} computes", lambda index=index: _computes(index)
+        yield f"gpu:{index}", functools.partial(_gpu, index)
+        yield f"gpu:{index} computes", functools.partial(_computes, index)
     for dtype in ("float16", "bfloat16"):
-        yield f"mixed precision in {dtype}", lambda dtype=dtype: why_not_mixed(dtype) or "yes"
+        yield f"mixed precision in {dtype}", functools.partial(_mixed, dtype)
 
 
 def _gpu(index: int) -> str:
@@ -158,7 +167,7 @@ def _onnxruntime() -> str:
 
 def _compiled() -> Told:
     for name in COMPILERS:
-        yield name, lambda name=name: _compiler(name)
+        yield name, functools.partial(_compiler, name)
     yield "fused operators", _operators
     yield "image resizing", pixels.how
 
@@ -180,7 +189,7 @@ def _operators() -> str:
 def _images() -> Told:
     yield "Pillow", lambda: PIL.__version__
     for codec in CODECS:
-        yield codec, lambda codec=codec: features.version(codec) or ("yes" if features.check(codec) else "no")
+        yield codec, functools.partial(_codec, codec)
     yield "formats that are read", lambda: ", ".join(formats())
 
 

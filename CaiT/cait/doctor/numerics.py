@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def _of_rows(name: str, rows: list) -> Line:
 
 def _step(settings: Settings, name: str, **options) -> StepSpec:
     """A step of the checks, whose gradients go to the file `name.npy`."""
-    base = {"device": settings.device, "batch_size": settings.batch_size, "golden": True, "steps": 1}
+    base: dict[str, Any] = {"device": settings.device, "batch_size": settings.batch_size, "golden": True, "steps": 1}
     return StepSpec(settings.model, gradients=settings.file(f"{name}.npy"), **(base | options))
 
 
@@ -100,7 +101,7 @@ def _against(check: str, name: str, step: StepSpec, expected: StepSpec, loss: fl
 def repeats(settings: Settings) -> Iterator[Line]:
     """Some steps, twice: gradients and weights are equal bit for bit."""
     for dtype in ("float32", *(["bfloat16"] if not why_not_mixed_on(settings, "bfloat16") else [])):
-        files = []
+        files: list[dict[str, Any]] = []
         for number in range(2):
             names = {"gradients": f"gradients{number}.npy", "weights": f"weights{number}.npy"}
             files.append({kind: settings.file(name) for kind, name in names.items()})
@@ -122,7 +123,7 @@ def memory(settings: Settings) -> Iterator[Line]:
         for name, options in OPTIONS.items():
             if not options:
                 continue
-            step = _step(settings, "saving", **mixed, **options)
+            step = _step(settings, "saving", **mixed, **cast(dict[str, Any], options))
             own = peak_of(measure_step(step))
             what = dtype if dtype == "float32" else f"AMP {level} in {dtype}"
             words = f"peak memory {own:.0f} MB, plain {peak:.0f} MB"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -69,9 +70,9 @@ def check(settings: Settings) -> Iterator[Line]:
 
 def _equal(settings: Settings, step: StepSpec) -> Iterator[Line]:
     """The gradients of one process and two, and the weights of the two."""
-    files = {}
+    files: dict[tuple[str, int, int], str] = {}
     for processes in (1, 2):
-        stem = {kind: settings.file(f"{kind}-of-{processes}") for kind in ("gradients", "weights")}
+        stem: dict[str, Any] = {kind: settings.file(f"{kind}-of-{processes}") for kind in ("gradients", "weights")}
         run = Run(dataclasses.asdict(dataclasses.replace(step, **stem)), processes)
         exit_code, words, _ = _start(run, END_SECONDS + settings.stall_seconds)
         if exit_code:

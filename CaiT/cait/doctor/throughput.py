@@ -1,5 +1,6 @@
 """How many images a second are trained and answered, by batch size up to what memory or patience allows."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -25,15 +26,13 @@ def throughput(settings: Settings) -> Iterator[Line]:
         if dtype != "float32" and (reason := why_not_mixed_on(settings, dtype)):
             yield Line("throughput", name, MISSING, reason)
             continue
-        yield _series(name, settings, lambda size, dtype=dtype: _trained(settings, size, dtype))
+        yield _series(name, settings, functools.partial(_trained, settings, dtype))
     kinds = [("gpu", "fp32"), ("gpu", "bf16"), ("gpu", "fp16"), ("tensorrt", "fp16")]
     for kind, precision in (
         kinds if settings.device == "gpu" else [("fused", "fp32"), ("plain", "fp32"), ("fused", "bf16")]
     ):
         name = f"inference, {kind}, {precision}"
-        yield _series(
-            name, settings, lambda size, kind=kind, precision=precision: _run(settings, kind, precision, size)
-        )
+        yield _series(name, settings, functools.partial(_run, settings, kind, precision))
 
 
 def _series(name: str, settings: Settings, measure: Callable[[int], tuple[float, float]]) -> Line:
@@ -68,7 +67,7 @@ def _free_mb() -> float:
     return int(processor_fields("/proc/meminfo").get("MemAvailable", "0 kB").split()[0]) / 1024 or float("inf")
 
 
-def _trained(settings: Settings, size: int, dtype: str) -> tuple[float, float]:
+def _trained(settings: Settings, dtype: str, size: int) -> tuple[float, float]:
     found = measure_step(StepSpec(settings.model, size, device=settings.device, dtype=dtype, steps=2))
     return min(found["seconds"]), peak_of(found)
 

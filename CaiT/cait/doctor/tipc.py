@@ -27,7 +27,7 @@ def tipc(settings: Settings) -> Iterator[Line]:
         words = ["bash", f"test_tipc/{script}", file, MODE]
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            words = f"exit code {done.returncode}, {last_line(done.stderr, done.stdout)}"
-            yield Line("tipc", script, FAILED, words)
+            ended = f"exit code {done.returncode}, {last_line(done.stderr, done.stdout)}"
+            yield Line("tipc", script, FAILED, ended)
             return
     yield Line("tipc", f"{MODE} of {FILES[settings.device]}", OK)

@@ -11,7 +11,7 @@ def sha256_of(path: str | os.PathLike, size: int | None = None) -> str:
     """Hexadecimal SHA-256 of a file, or of its first `size` bytes."""
     digest, left = hashlib.sha256(), math.inf if size is None else size
     with open(path, "rb") as file:
-        while chunk := file.read(min(CHUNK_BYTES, left)):
+        while chunk := file.read(int(min(CHUNK_BYTES, left))):
             digest.update(chunk)
             left -= len(chunk)
     return digest.hexdigest()

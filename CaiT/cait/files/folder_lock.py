@@ -21,7 +21,7 @@ from cait.errors import CaitError
 try:
     import fcntl
 except ImportError:  # a platform without record locks
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # what a file system may answer
 HELD_ELSEWHERE = {errno.EACCES, errno.EAGAIN}

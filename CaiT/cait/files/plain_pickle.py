@@ -38,7 +38,7 @@ class _Container:
 
     __slots__ = ("depth", "is_open", "value")
 
-    def __init__(self, value: list | dict | tuple, depth: int = 1):
+    def __init__(self, value: Any, depth: int = 1):
         self.value, self.depth, self.is_open = value, depth, not isinstance(value, tuple)
 
 

@@ -120,10 +120,11 @@ def _check_events(text: str, loader: type) -> None:
     """Refuses what is beyond the bounds before anything is made of it."""
     tree = _Tree()
     for event in yaml.parse(text, loader):
+        assert event.start_mark is not None
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             tree.alias(event, line)
-        elif isinstance(event, yaml.NodeEvent):
+        elif isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
             tree.node(event, line)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             tree.close()
@@ -144,7 +145,7 @@ class _Tree:
     def __init__(self):
         self.opened: list[tuple[str | None, int]] = []
         self.nodes = 0
-        self._sizes: dict[str, int] = {}  # nodes below an anchor
+        self._sizes: dict[str | None, int] = {}  # nodes below an anchor
 
     def alias(self, event: yaml.AliasEvent, line: int) -> None:
         """Counts what an alias stands for; one without an anchor is refused by the loader."""
@@ -152,7 +153,7 @@ class _Tree:
             raise YamlError(f"line {line}: an alias of what it stands in")
         self.nodes += self._sizes.get(event.anchor, 1)
 
-    def node(self, event: yaml.NodeEvent, line: int) -> None:
+    def node(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent, line: int) -> None:
         """Counts a value, or the beginning of a list or dict."""
         if event.tag is not None:
             raise YamlError(f"line {line}: tags such as {shown(event.tag)} are not read")

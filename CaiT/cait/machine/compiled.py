@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from cait.errors import CaitError
 from cait.files import read_text, replacing, user_cache, write_text
@@ -65,7 +66,7 @@ def cache_folder(name: str, key: str) -> pathlib.Path:
         raise CannotBuild(str(error)) from error
     if platform.system() != "Linux":  # nothing is built there
         return cache / f"{name}-{key}"
-    reasons = []
+    reasons: list[str] = []
     for root in (cache, pathlib.Path(tempfile.gettempdir()) / f"cait-{os.geteuid()}"):
         target = root / f"{name}-{key}"
         reason = why_not_ours([root, target])
@@ -111,7 +112,9 @@ def build_once(target: pathlib.Path, files: Sequence[str], command: Sequence[str
             if not _whole(target, files):
                 _build(target, files, command, notice)
     except (OSError, CaitError) as error:
-        reason = error if isinstance(error, CaitError) else f"{target} cannot be written ({error.strerror or error})"
+        reason = (
+            str(error) if isinstance(error, CaitError) else f"{target} cannot be written ({error.strerror or error})"
+        )
         raise CannotBuild(f"{reason}; XDG_CACHE_HOME can name another folder") from error
 
 
@@ -184,8 +187,8 @@ def _run(words: list[str], scratch: str) -> tuple[int, str]:
     package = str(pathlib.Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": paths, "TMPDIR": scratch, "LC_ALL": "C"}  # `PASSING` is in English
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    options = {"text": True, "encoding": "utf-8", "errors": "replace", "start_new_session": True}
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options: dict[str, Any] = {"text": True, "encoding": "utf-8", "errors": "replace", "start_new_session": True}
     with subprocess.Popen(words, env=environment, **streams, **options) as process:
         try:
             output, _ = process.communicate(timeout=SECONDS)

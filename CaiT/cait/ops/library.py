@@ -137,9 +137,11 @@ def operators() -> ModuleType:
     """
     register()
     path = str(_built() / WRAPPERS)
-    spec = importlib.util.spec_from_file_location(NAME, path, loader=_SourceAlone(NAME, path))
+    loader = _SourceAlone(NAME, path)
+    spec = importlib.util.spec_from_file_location(NAME, path, loader=loader)
+    assert spec is not None  # which it is with a loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
 
 

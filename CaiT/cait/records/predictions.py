@@ -5,7 +5,8 @@ import csv
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def write_results(path: pathlib.Path | None, class_names: list[str]) -> Iterator
         yield write
 
 
-def write_reprod_log(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def write_reprod_log(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Writes named arrays as the `.npy` file that `reprod_log` compares."""
     from reprod_log import ReprodLogger
 

@@ -94,7 +94,7 @@ def create_app(service: Service, settings: Settings, exif: bool) -> FastAPI:
 
     if settings.token is not None:
         _describe_token(app)
-    paths = frozenset(route.path for route in app.routes)
+    paths = frozenset(route.path for route in app.routes)  # type: ignore[attr-defined]
     app.add_middleware(Gate, service=service, token=settings.token, hosts=settings.hosts, paths=paths)
     return app
 
@@ -213,17 +213,18 @@ class _Predict:
         self._bytes_held = 0
 
     async def __call__(self, request: Request) -> Response:
-        started, chunks = time.perf_counter(), []
+        chunks: list[bytes] = []
+        started = time.perf_counter()
         try:
             response = await self._answer(request, chunks, started)
         except UploadError as error:
             response = problem(error.status, str(error))
         except Unavailable as error:
-            response = problem(503, f"{error}; come again later", **{"Retry-After": str(RETRY_AFTER_SECONDS)})
+            response = problem(503, f"{error}; come again later", None, **{"Retry-After": str(RETRY_AFTER_SECONDS)})
         except ClientDisconnect:
             response = Response(status_code=CLIENT_IS_GONE)
         finally:
-            self._bytes_held -= sum(map(len, chunks))
+            self._bytes_held -= sum(len(chunk) for chunk in chunks)
         self._service.metrics.predicted(time.perf_counter() - started)
         return response
 

@@ -75,10 +75,10 @@ class Connections:
     def admit(self, new: Connection) -> bool:
         """Takes a connection in, if need be in the place of another; False: all others are at work."""
         if len(self.open) >= self.bounds.connections:
-            waiting = [each for each in self.open if each.waiting_since is not None]
+            waiting = [(each.waiting_since, id(each), each) for each in self.open if each.waiting_since is not None]
             if not waiting:
                 return False
-            self._close(min(waiting, key=lambda each: each.waiting_since), "crowded out")
+            self._close(min(waiting)[2], "crowded out")
         self.open.add(new)
         return True
 

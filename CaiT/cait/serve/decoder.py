@@ -80,7 +80,7 @@ class Decoder:
         words = [sys.executable, "-c", START, str(PACKAGE), json.dumps(settings)]
         with other:  # a session of its own: a terminal's Ctrl-C is for the service
             self.process = subprocess.Popen(
-                words, stdin=other, stdout=2, env=os.environ | ALONE, start_new_session=True
+                words, stdin=other.fileno(), stdout=2, env=os.environ | ALONE, start_new_session=True
             )
         self.line: collections.deque[EncodedImage | None] = collections.deque()
         self.ready, self.since = False, time.monotonic()
@@ -158,7 +158,7 @@ class Decoder:
         if not (chunk := self.socket.recv(CHUNK)):
             raise ConnectionResetError
         self._received += chunk
-        found = []
+        found: list = []
         while len(self._received) >= REPLY.size:
             kind, length = REPLY.unpack_from(self._received)
             if length > self._most or len(found) > len(self.line):

@@ -11,6 +11,7 @@ import logging
 import math
 import subprocess
 import time
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Decoders:
         self._turn, self._count = 0, itertools.count()
         self._stopped, self._deadline = False, math.inf
         self._watch: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Any = None  # the event loop, once `attach` was called
         self._retry_at = 0.0
 
     @property

@@ -5,7 +5,7 @@ import ipaddress
 import re
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -96,7 +96,7 @@ class Gate:
             return await self._app(scope, receive, send)
         path, status = scope["path"], 500
 
-        async def send_with_headers(message: dict[str, Any]) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -122,7 +122,7 @@ class Gate:
             kind, _, token = headers.get(b"authorization", b"").partition(b" ")
             if kind.lower() != b"bearer" or not secrets.compare_digest(token.strip(), self._token):
                 sentence = "the token is missing or wrong; send it as `Authorization: Bearer TOKEN`"
-                return problem(401, sentence, **{"WWW-Authenticate": "Bearer"})
+                return problem(401, sentence, None, **{"WWW-Authenticate": "Bearer"})
         return None
 
     def _wrong_host(self, headers: dict[bytes, bytes], scope: dict[str, Any]) -> JSONResponse | None:
@@ -133,7 +133,7 @@ class Gate:
         allowed = None if host is None or several else self._hosts.allows(host)
         if allowed is None:
             return problem(400, "the request must have one Host, a name or an address")
-        if not allowed:
+        if not allowed and host is not None:
             name = host_name(host.decode("latin-1"))
             return problem(421, f"the service does not go by the name {name}; --allowed-host={name} lets it in")
         return None

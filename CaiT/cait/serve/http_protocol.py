@@ -231,7 +231,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._refused, self.waiting_since = True, 0.0  # the first to make room for others
-        self.url, self.headers, self.scope = b"", [], {}  # what was read of the request
+        self.url, self.headers = b"", []  # what was read of the request
+        self.scope = {}  # type: ignore[typeddict-item]
         self._all.count(reason)
         # Of a request that is being received, the answer may be written; not into or before the answer to another.
         running = self._at_work()

@@ -41,7 +41,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         hint = "; --port=0 takes any free one" if error.errno == errno.EADDRINUSE else ""
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno)
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise CaitError(f"{host}:{port}: cannot listen there ({reason}){hint}") from error
     # Connections inherit it. The system would hold megabytes of each answer, and hide for long how slowly it is taken.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -125,7 +125,7 @@ def make_server(app: FastAPI, service: Service, bounds: Bounds) -> uvicorn.Serve
     connections = Connections(bounds, count)
     settings = uvicorn.Config(
         app,
-        http=functools.partial(BoundedProtocol, connections),
+        http=functools.partial(BoundedProtocol, connections),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,

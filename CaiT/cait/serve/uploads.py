@@ -162,7 +162,7 @@ class _Parts:
 def _multipart(boundary: bytes, body: bytes, max_images: int) -> dict[str, Any]:
     parts = _Parts(max_images)
     try:
-        parser = MultipartParser(boundary, parts.callbacks())
+        parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
         parser.write(body)
     except FormParserError as error:
         raise UploadError(400, f"the form cannot be read ({error})") from error

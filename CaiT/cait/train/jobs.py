@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -64,14 +65,15 @@ def _evaluate_in(folder: pathlib.Path, note: str, config: CfgNode) -> evaluation
     log.info("; ".join(notes))
     loaders.log_notes(log)
     confusion = ConfusionMatrix(config.MODEL.NUM_CLASSES) if config.EVALUATE.CONFUSION else None
-    options = {"see": confusion.add} if confusion else {}
+    options: dict[str, Any] = {"see": confusion.add} if confusion else {}
     bad_is_wrong = config.EVALUATE.ON_BAD_IMAGE == "wrong"
     options |= {"report_freq": config.REPORT_FREQ, "bad_is_wrong": bad_is_wrong}
-    result = evaluation.evaluate(classifier, loaders.val, log, **options)
+    val = loaders.to_evaluate()
+    result = evaluation.evaluate(classifier, val, log, **options)
     log.info(result.words())
     counts = unreadable = None
     if confusion is not None:
-        confusion.add_unreadable(image.label for image in loaders.val.bad if bad_is_wrong)
+        confusion.add_unreadable(image.label for image in val.bad if bad_is_wrong)
         counts, unreadable = confusion.read(), confusion.read_unreadable()
     if collectives.rank() == 0:
         write_text(folder / "evaluation.json", json.dumps(result.counts(), indent=1) + "\n")
@@ -104,7 +106,8 @@ def _predict_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
     log.info("; ".join(notes))
     loaders.log_notes(log)
     failed = 0
-    results = evaluation.predict(classifier, loaders.test, log, top_k=config.PREDICT.TOP_K)
+    test = loaders.to_predict()
+    results = evaluation.predict(classifier, test, log, top_k=config.PREDICT.TOP_K)
     with write_results(folder / "predictions.csv", loaders.classes.names) as write:
         for name, best, error in results:
             for class_id, prob in best:
@@ -114,4 +117,4 @@ def _predict_in(folder: pathlib.Path, note: str, config: CfgNode) -> None:
                 failed += 1
             write(name, best, error)
     if failed:
-        raise CaitError(f"{failed} of {len(loaders.test.dataset)} images could not be read")
+        raise CaitError(f"{failed} of {len(test.dataset)} images could not be read")

@@ -30,7 +30,7 @@ class Precision:
 
     def __init__(self, dtype: str = "float32", level: str = "O1"):
         self.is_mixed = dtype != "float32"
-        self._options = {"dtype": dtype, "level": level} if self.is_mixed else {}
+        self._options: dict[str, Any] = {"dtype": dtype, "level": level} if self.is_mixed else {}
         if self.is_mixed and level == "O2":  # with float32 weights, Paddle would otherwise stay in float32
             self._options |= {"use_promote": False, "custom_black_list": {"layer_norm"}}
         self.scaler = paddle.amp.GradScaler(enable=dtype == "float16", init_loss_scaling=INITIAL_LOSS_SCALE)

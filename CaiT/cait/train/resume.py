@@ -90,7 +90,7 @@ def batch_plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:
         "TRAIN.ACCUM_ITER": config.TRAIN.ACCUM_ITER,
         "AUG.REPEATED_AUG": config.AUG.REPEATED_AUG,
         "SEED": config.SEED,
-        "number of training images": len(loaders.train.dataset),
+        "number of training images": len(loaders.to_train().dataset),
         "number of processes": collectives.world_size(),
     }
 

@@ -93,7 +93,7 @@ def _prepare(folder: pathlib.Path, note: str, config: CfgNode, profiler: StepPro
 
 def _train_epoch(run: Run, epoch: int, rate: float) -> None:
     """Trains an epoch at this learning rate, and does what follows it."""
-    config, train, num_epochs = run.config, run.loaders.train, run.config.TRAIN.NUM_EPOCHS
+    config, train, num_epochs = run.config, run.loaders.to_train(), run.config.TRAIN.NUM_EPOCHS
     run.step.optimizer.set_lr(rate)
     run.log.info("Now training epoch %d. LR=%s", epoch, learning_rate_text(rate))
     plan = EpochPlan(epoch, num_epochs, config.TRAIN.ACCUM_ITER, config.REPORT_FREQ, config.SAVE_STEPS)
@@ -149,7 +149,7 @@ def _log_head(run: Run, origin: str) -> float:
     num_params = sum(parameter.size for parameter in run.model.parameters())
     trained = sum(parameter.size for parameter in run.model.parameters() if not parameter.stop_gradient)
     words = f"{num_params} parameters" + (f" ({trained} of them trained)" if trained != num_params else "")
-    run.log.info("%d training images, %s, starting from %s", len(run.loaders.train.dataset), words, origin)
+    run.log.info("%d training images, %s, starting from %s", len(run.loaders.to_train().dataset), words, origin)
     factors = config.DATA.BATCH_SIZE, config.TRAIN.ACCUM_ITER, collectives.world_size()
     images_per_step, reference = math.prod(factors), config.TRAIN.LINEAR_SCALED_LR
     base_lr = scaled_learning_rate(config.TRAIN.BASE_LR, images_per_step, reference)
@@ -184,13 +184,13 @@ def _validate(run: Run, head: str) -> dict[str, float]:
     """Evaluates the weights, and their average where there is one; the columns for the metrics."""
     bad_is_wrong = run.config.EVALUATE.ON_BAD_IMAGE == "wrong"
     options = {"report_freq": run.config.REPORT_FREQ, "bad_is_wrong": bad_is_wrong}
-    val = evaluate(run.evaluated, run.loaders.val, run.log, **options)
+    val = evaluate(run.evaluated, run.loaders.to_evaluate(), run.log, **options)
     run.log.info("%s, %s", head, val.words())
     row = {"val_loss": val.loss, "val_acc1": val.acc1, "val_acc5": val.acc5, "val_unreadable": val.num_unreadable}
     ema = None
     if run.ema is not None:
         with run.ema.applied():
-            ema = evaluate(run.evaluated, run.loaders.val, run.log, head="EMA", **options)
+            ema = evaluate(run.evaluated, run.loaders.to_evaluate(), run.log, head="EMA", **options)
         run.log.info("%s, %s", head, ema.words("EMA"))
         row |= {"val_ema_loss": ema.loss, "val_ema_acc1": ema.acc1, "val_ema_acc5": ema.acc5}
     epoch, progress = run.progress["epoch"], run.progress

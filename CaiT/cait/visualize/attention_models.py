@@ -107,7 +107,8 @@ class CheckpointAttention:
             "own": softmax of each head's own logits, as it would be without `proj_l`; "softmax": after `proj_l`;
             "mixed": after `proj_w`, what the values are multiplied by.
         """
-        attn, seen = self.network.blocks[block].attn, {}
+        attn = self.network.blocks[block].attn
+        seen: dict[str, paddle.Tensor] = {}
         with _hooks(attn.proj_l.register_forward_pre_hook(lambda layer, inputs: seen.update(logits=inputs[0]))):
             _, maps = self.network.forward_with_attention(paddle.to_tensor(image), [f"blocks.{block}"])
         tensors = {"own": paddle.nn.functional.softmax(seen["logits"], axis=-1), **maps[f"blocks.{block}"]}
@@ -136,7 +137,8 @@ class CheckpointAttention:
         Returns:
             "gamma_1": of the attention, "gamma_2": of the MLP, each with a value a block.
         """
-        ratios, handles = {"gamma_1": [], "gamma_2": []}, []
+        ratios: dict[str, list[float]] = {"gamma_1": [], "gamma_2": []}
+        handles: list[Any] = []
 
         def watch(norm, branch, gamma, values):
             seen = {}
@@ -158,6 +160,12 @@ class CheckpointAttention:
 AttentionModel = BundleAttention | CheckpointAttention
 
 
+def with_weights(model: AttentionModel) -> CheckpointAttention:
+    """The model of a checkpoint, which alone has self-attention; `choose_figures` refuses figures of it for bundles."""
+    assert isinstance(model, CheckpointAttention)
+    return model
+
+
 @contextlib.contextmanager
 def _hooks(*handles) -> Iterator[None]:
     """Takes the hooks away at the end."""
@@ -169,7 +177,10 @@ def _hooks(*handles) -> Iterator[None]:
 
 
 def open_models(
-    weights: Sequence[str], bundles: Sequence[str], yaml: str | None, values: Mapping[str, Any]
+    weights: Sequence[str | os.PathLike],
+    bundles: Sequence[str | os.PathLike],
+    yaml: str | None,
+    values: Mapping[str, Any],
 ) -> list[AttentionModel]:
     """Checkpoints, then bundles.
 

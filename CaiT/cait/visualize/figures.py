@@ -12,7 +12,7 @@ from cait.files import new_folder, writable_folder
 from cait.records.figure import check_matplotlib
 from cait.run_folder import CURVES
 from cait.visualize import FIGURES, OF_IMAGES
-from cait.visualize.attention_models import AttentionModel, BundleAttention
+from cait.visualize.attention_models import AttentionModel, BundleAttention, with_weights
 
 SHEETS = ("class_attention", "rollout")  # of several images also all on one
 MATRICES, SCALES = "talking_heads_matrices.png", "layer_scale.png"
@@ -37,8 +37,9 @@ def choose_figures(
             raise UsageError(reasons[figure])
     if "talking_heads" in chosen:
         for model in models:
-            if block > len(model.network.blocks):
-                raise UsageError(f"--block {block}: {model.name} has {len(model.network.blocks)} self-attention blocks")
+            blocks = len(with_weights(model).network.blocks)
+            if block > blocks:
+                raise UsageError(f"--block {block}: {model.name} has {blocks} self-attention blocks")
     return chosen
 
 

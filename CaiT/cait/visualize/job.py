@@ -15,7 +15,7 @@ from cait.records.metrics import plot_learning_curves, read_metrics
 from cait.records.predictions import result_line
 from cait.run_folder import CURVES, METRICS
 from cait.visualize import draw
-from cait.visualize.attention_models import AttentionModel, distinct_names
+from cait.visualize.attention_models import AttentionModel, distinct_names, with_weights
 from cait.visualize.figures import IMAGES_A_SHEET, MATRICES, SCALES, SHEETS, picture_stems, sheet_name
 from cait.visualize.maps import add_block, class_rollout, patch_maps
 
@@ -62,7 +62,8 @@ class _Sheets:
     """The contact sheets of a figure: a full one is drawn at once, so that memory does not grow with the images."""
 
     def __init__(self, folder: pathlib.Path, figure: str):
-        self.folder, self.figure, self.page, self.cells = folder, figure, 1, []
+        self.folder, self.figure, self.page = folder, figure, 1
+        self.cells: list[tuple] = []
 
     def add(self, views: list[draw.View], maps: list[list[tuple[str, np.ndarray]]]) -> None:
         """Of an image; see `draw.draw_sheet`."""
@@ -114,7 +115,7 @@ def draw_images(
         _draw_image(_Picture(seen, folder / stem, os.path.basename(path)), figures, sheets, block)
         if "layer_scale" in figures:
             for each in seen:
-                ratios[each.model.name].append(each.model.branch_ratios(each.image))
+                ratios[each.model.name].append(with_weights(each.model).branch_ratios(each.image))
     for sheet in sheets.values():
         sheet.finish()
     _draw_models(models, figures, folder, {name: _mean(values) for name, values in ratios.items() if values})
@@ -161,10 +162,12 @@ def _draw_models(
 ) -> None:
     """What needs no image."""
     if "talking_heads" in figures:
-        matrices = [model.mixing_matrices() for model in models]
+        matrices = [with_weights(model).mixing_matrices() for model in models]
         draw.draw_mixing_matrices(folder / MATRICES, [model.name for model in models], matrices)
     if "layer_scale" in figures:
-        draw.draw_layer_scale(folder / SCALES, {model.name: model.layer_scale() for model in models}, ratios)
+        draw.draw_layer_scale(
+            folder / SCALES, {model.name: with_weights(model).layer_scale() for model in models}, ratios
+        )
 
 
 def _look(model: AttentionModel, path: str, image: np.ndarray, several: bool) -> _Seen:
@@ -181,7 +184,7 @@ def _look(model: AttentionModel, path: str, image: np.ndarray, several: bool) ->
 
 
 def _rollout(seen: _Seen) -> draw.Rollout:
-    model, patch = seen.model, seen.patch()
+    model, patch = with_weights(seen.model), seen.patch()
     depth = len(model.network.blocks)
     shown = {max(1, round(depth * (step + 1) / DEPTHS)) for step in range(DEPTHS)}
     rollout = np.eye(model.grid[0] * model.grid[1])
@@ -194,7 +197,7 @@ def _rollout(seen: _Seen) -> draw.Rollout:
 
 
 def _mixing(seen: _Seen, block: int) -> draw.Mixing:
-    model, patch = seen.model, seen.patch()
+    model, patch = with_weights(seen.model), seen.patch()
     block = block or len(model.network.blocks)
     steps = model.talking_heads(seen.image, block - 1)
     maps = {name: attention[:, patch].reshape(-1, *model.grid) for name, attention in steps.items()}

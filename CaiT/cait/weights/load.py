@@ -68,7 +68,7 @@ def fit_weights(model: CaiT, weights: Weights, reset_head: bool = False, is_othe
     own = model.state_dict()
     shapes = {name: list(np.shape(tensors.get(name, 0))) for name in ("pos_embed", "head.weight")}
     if len(shapes["pos_embed"]) == 3 and shapes["pos_embed"][::2] == own["pos_embed"].shape[::2]:
-        grid = recorded and recorded.grid
+        grid = None if recorded is None else recorded.grid
         tensors["pos_embed"], what_was_done = fit_grid(tensors["pos_embed"], model.grid_size, grid, file)
         notes += what_was_done
     has_other_count = shapes["head.weight"] != own["head.weight"].shape

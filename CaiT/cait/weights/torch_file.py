@@ -134,7 +134,8 @@ class _Archive:
             raise pickle.UnpicklingError("a reference to something that is no tensor storage")
         if key not in self._storages:
             self._storages[key] = self._read(f"data/{key}")
-        values = np.frombuffer(self._storages[key], np.dtype(_DTYPES[dtype.name]).newbyteorder(self._byte_order))
+        read_as = np.dtype(_DTYPES[dtype.name]).newbyteorder(self._byte_order)  # type: ignore[arg-type]
+        values = np.frombuffer(self._storages[key], read_as)
         if values.size < _count(size):
             raise pickle.UnpicklingError("a storage shorter than it says")
         return _Storage(values)

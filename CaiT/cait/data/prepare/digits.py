@@ -59,8 +59,8 @@ def write_digits(folder: pathlib.Path) -> bool:
 
 
 def _write(temporary: pathlib.Path, digits) -> None:
-    lists = {"train": [], "val": []}
-    tested = {}
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    tested: dict[int, str] = {}
     for index, (scan, label) in enumerate(zip(digits.images, digits.target)):
         split = "val" if index % HELD_OUT_EVERY == 0 else "train"
         name = f"{split}/{NAMES[label]}/{index:04d}.png"

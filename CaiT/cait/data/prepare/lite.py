@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,7 @@ def write_lite(
     _check_is_ours(folder, imagenet)
     absent = find_imagenet(imagenet)
     wanted = {"train": whole_train, "infer": whole_infer}
-    contents = {"source": "scanned digits" if absent else str(imagenet)}
+    contents: dict[str, Any] = {"source": "scanned digits" if absent else str(imagenet)}
     contents |= {part: "whole" if whole else "sample" for part, whole in wanted.items()}
     contents["missing"] = {part: absent for part, whole in wanted.items() if whole and absent}
     with temporary_beside(folder) as temporary:
