@@ -105,9 +105,23 @@ def digits(all_digits, tmp_path) -> pathlib.Path:
 
 
 @pytest.fixture
-def tiny_config(digits, tmp_path):
+def learning_curves():
+    """A test with this fixture has real pictures of learning curves, which take longer than a tiny run."""
+
+
+@pytest.fixture
+def tiny_config(request, digits, tmp_path, monkeypatch):
     """Makes a config of the tiny model on the small data set; arguments override keys."""
     from cait.config.read import make_config, parse_value
+    from cait.files import replacing
+    from cait.train import run
+
+    def write_empty(runs, path, title):
+        with replacing(path) as temporary:
+            temporary.touch()
+
+    if "learning_curves" not in request.fixturenames:
+        monkeypatch.setattr(run, "plot_learning_curves", write_empty)
 
     def make(**overrides):
         values = TINY | {"DATA.DATA_PATH": str(digits), "OUTPUT_DIR": str(tmp_path / "run")}
@@ -172,7 +186,7 @@ def _made_once(tmp_path_factory, name, make):
 
 @pytest.fixture(scope="session")
 def demo_run(all_digits, tmp_path_factory):
-    """The folder of the demo's run after 15 of its 50 epochs: above 90 % are right."""
+    """The folder of the demo's run trained for 15 epochs in place of 50: above 90 % are right."""
 
     def train(folder):
         words = [f"-cfg={ROOT / 'configs' / 'demo_digits.yaml'}", f"-data_path={all_digits}", f"-output_dir={folder}"]

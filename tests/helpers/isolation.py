@@ -18,7 +18,13 @@ MARK = "CAIT_TESTS_COPY"  # names the copy to processes that tests start, and wh
 WORKER = "PYTEST_XDIST_WORKER"  # each worker of pytest-xdist has a copy of its own
 USERS_CACHES = "CAIT_TESTS_USERS_CACHES"  # for workers, which start in the environment of the tests
 PARTS = ("CaiT", "configs", "docs", "test_tipc", "tests", ".ci")  # of the project; files beside them come along
-PIECES = ("dataset/README.md", "txt/README.md", "txt/test_list.txt")  # of folders that are otherwise the user's
+PIECES = (
+    "dataset/README.md",
+    "dataset/README_cn.md",
+    "txt/README.md",
+    "txt/README_cn.md",
+    "txt/test_list.txt",
+)  # of folders that are otherwise the user's
 USERS = ("dataset", "txt", "output", "log", "CaiT/infer", "test_tipc/data", "test_tipc/output")
 WEIGHTS = (".pdparams", ".pdstates", ".pdiparams", ".pdmodel")
 NO_PROCESSES = "CAIT_TESTS_NO_PROCESSES"  # any value leaves out the test files that start processes

@@ -35,7 +35,7 @@ def test_the_norm_is_that_before_clipping(tiny_config, tmp_path):
     assert norms[1] == pytest.approx(norms[0], rel=1e-4) and norms[0] > 1e-3
 
 
-def test_a_run_leaves_its_curves(tiny_config, tmp_path):
+def test_a_run_leaves_its_curves(learning_curves, tiny_config, tmp_path):
     jobs.run(tiny_config())
     with Image.open(tmp_path / "run" / "learning_curves.png") as image:
         assert image.format == "PNG" and image.width > 1000
