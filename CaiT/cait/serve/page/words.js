@@ -70,7 +70,7 @@ export const WORDS = {
     phoneOpen: "在与本服务同一网络的手机浏览器中输入以下地址：",
     phoneStart: "只有运行服务的电脑可以访问它。要在同一网络的手机上使用，请自定一个令牌并这样启动，然后打开它显示的地址：",
     phoneToken: "页面会要求输入访问令牌。",
-    attention: "模型在看哪里（类别注意力）",
+    attention: "模型在看哪里（类注意力）",
     layer: "层", head: "注意力头", opacity: "叠加强度", mean: "全部平均",
     headOf: (head, count) => `第 ${head} 个，共 ${count} 个`,
     chosen: "所选图片",
@@ -78,7 +78,7 @@ export const WORDS = {
     own: (share) => `类别 token 自身占 ${share}，其余由各图像块分得。颜色从 0 到最大值。`,
     seen: "模型看到的画面：", looks: "关注的位置",
     canvas: (name, layer, head, row, column) =>
-      `${name}：第 ${layer} 层类别注意力，注意力头：${head}；最强的图像块在第 ${row} 行第 ${column} 列`,
+      `${name}：第 ${layer} 层类注意力，注意力头：${head}；最强的图像块在第 ${row} 行第 ${column} 列`,
     plain: (name) => `${name}：模型看到的画面`,
     photoOf: (name) => `${name}：所选图片`,
     noAttention: "该模型导出时未包含注意力（export_model.py --with-attention 可以加上）。",
