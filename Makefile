@@ -51,7 +51,7 @@ serve: install $(DEMO)
 	    $$(test -d dataset/digits/val && echo --samples=dataset/digits/val) $(SERVE)
 
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "$(TESTS)"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(TESTS)"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -70,7 +70,7 @@ test-strides:
 
 # Lint, and the tests that start no process: for every change on the way.
 check: lint
-	CAIT_TESTS_NO_PROCESSES=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" --disable-warnings -r fE
+	CAIT_TESTS_NO_PROCESSES=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" --disable-warnings -r fE
 
 lint: install
 	$(BIN)/ruff check .

@@ -12,6 +12,10 @@ SCRIPTS = sorted({*ROOT.glob("CaiT/*.py"), *ROOT.glob("test_tipc/*.py")} - {ROOT
 GOLDEN = ROOT / "tests" / "golden"
 MAIN = str(ROOT / "CaiT" / "main_single_gpu.py")
 
+# Commands of the README: they make its data set, and train on it.
+DIGITS = "python CaiT/prepare_data.py digits"
+TRAINED = "python CaiT/main_single_gpu.py -cfg=configs/demo_digits.yaml -epochs=15 -output_dir=output/digits"
+
 CLASS_NAMES = [f"class {index}" for index in range(10)]
 
 # A model that trains in a fraction of a second, on the digits.
