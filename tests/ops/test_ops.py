@@ -176,12 +176,12 @@ import numpy as np, paddle
 sys.path[:0] = sys.argv[1:]
 import test_ops
 
-model = test_ops.random_model(128, 2, 16, 2, 1.0)
+model = test_ops.random_model(64, 2, 64, 2, 1.0)
 fused = test_ops.FusedCaiT(model, "fp32")
 fused.eval()
 with paddle.no_grad():
     for batch in (5, 6, 13):
-        images = paddle.to_tensor(np.random.default_rng(1).standard_normal((batch, 3, 128, 128)).astype("float32"))
+        images = paddle.to_tensor(np.random.default_rng(1).standard_normal((batch, 3, 64, 64)).astype("float32"))
         test_ops.set_threads(3)
         found = fused(images).numpy()
         test_ops.set_threads(1)
