@@ -19,7 +19,7 @@ def is_published(path: str | os.PathLike) -> bool:
 
 
 def without_weights(path: str | os.PathLike) -> str:
-    """Where the weights that `path` should hold come from: the publisher, a mirror, or chance."""
+    """Says where weights for `path` can come from: the publisher, a mirror, or a random start."""
     name = pathlib.Path(path).name.split(".")[0] if is_published(path) else ""
     random = "python CaiT/prepare_data.py lite --weights=CaiT/{}".format(name or "cait_xxs24_224")
     random += f" -cfg=CaiT/configs/{name}.yaml" if name not in ("", "cait_xxs24_224") else ""
@@ -31,7 +31,7 @@ def without_weights(path: str | os.PathLike) -> str:
 
 
 def without_bundle(folder: str | os.PathLike) -> str:
-    """Which commands make a bundle."""
+    """Names the commands that make a bundle."""
     return (
         f"; `python CaiT/export_model.py --save-inference-dir={folder}` exports one from weights, and `make demo` "
         "trains a small model and exports it, without any download, to output/demo/run-TIME/inference"
@@ -39,7 +39,7 @@ def without_bundle(folder: str | os.PathLike) -> str:
 
 
 def after_failed_download(variant: str, url: str) -> str:
-    """Where else than at `url` the published weights of a variant are."""
+    """Names other sources of a variant's published weights than `url`."""
     sources = {
         MIRROR: f"--from=timm --base-url={MIRROR} (a mirror of Hugging Face that works from China)",
         "https://huggingface.co": "--from=timm",

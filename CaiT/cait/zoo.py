@@ -112,7 +112,7 @@ def variant_shapes(config: CfgNode) -> dict[str, tuple[int, ...]]:
 
 
 def variant_record(name: str) -> InputRecord:
-    """What the weights of a published variant would record, had their authors done so.
+    """Returns the record that the weights of a published variant would have, had their authors written one.
 
     Raises:
         UsageError: no such variant.

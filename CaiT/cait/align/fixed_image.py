@@ -19,7 +19,7 @@ def fixed_image(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 
 def logits_digest(tensors: dict[str, np.ndarray], record: InputRecord | None = None) -> str:
-    """What a model with tensors in PyTorch's layout answers to `fixed_image`, of the size that the record says.
+    """Describes the logits of a model with these tensors, in PyTorch's layout, for `fixed_image`.
 
     Computed in float64 and rounded to 6 decimals, so that the SHA-256 is the same on every machine.
 

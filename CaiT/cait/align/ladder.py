@@ -152,7 +152,7 @@ def training(model: CaiT, images: np.ndarray, labels: np.ndarray, clip: float | 
 
 
 def our_arrays(reference: Reference, step: int) -> Arrays:
-    """What our side computes on a rung."""
+    """Returns the arrays that our side computes on a rung."""
     if step == 1:
         return forward(reference.our_model(), reference.images())
     if step == 2:

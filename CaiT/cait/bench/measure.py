@@ -40,7 +40,7 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """The median of the rounds."""
         return statistics.median(self.values)
 
     @property

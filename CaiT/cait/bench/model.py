@@ -107,7 +107,7 @@ class Models:
         return self._made[name]
 
     def source(self, kind: str, variant: str, precision: str) -> pathlib.Path | str | None:
-        """What an engine runs: see `Spec`; None where it cannot be made."""
+        """Returns what a contestant runs, see `Spec`; None if it cannot be made."""
         if kind in ("fused", "plain"):
             return self.bundle(variant, precision)
         if kind not in ("openvino", "onnxruntime"):

@@ -59,7 +59,7 @@ class EngineProcess:
         self._errors.close()
 
     def seconds(self, runs: int) -> list[float]:
-        """Of each of some runs, one after the other, after one that does not count."""
+        """Measures some runs, one after the other, after one that does not count; returns the seconds of each."""
         found = self._ask(f"{1 + runs}")
         self.start_mb, self.peak_mb, self.gpu_peak_mb = found["start_mb"], found["peak_mb"], found["gpu_peak_mb"]
         return found["seconds"][1:]

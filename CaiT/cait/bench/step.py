@@ -56,7 +56,7 @@ def _in_words(step: StepSpec) -> str:
 
 
 def measure_step(step: StepSpec) -> dict[str, Any]:
-    """What a step costs, from a process started for it.
+    """Measures the cost of a step, in a process started for it.
 
     Returns:
         `seconds` of each step, `loss` of the first one, `start_mb` with the fresh model and `peak_mb`; on a GPU also

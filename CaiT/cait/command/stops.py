@@ -49,7 +49,7 @@ def is_for_all() -> bool:
 
 
 def install() -> None:
-    """From here to `settle`, a stop is an exception in the main thread, as Ctrl-C is."""
+    """Makes a stop an exception in the main thread, as Ctrl-C is, until `settle`."""
     _State.number = None
     if threading.current_thread() is not threading.main_thread():
         return  # where Python takes no handlers
@@ -101,7 +101,7 @@ def _raise_again(number: int, frame) -> None:
 
 @contextlib.contextmanager
 def held(*numbers: int) -> Iterator[None]:
-    """Within it these signals wait, and so they do for ever in the processes that are started in it."""
+    """Context in which these signals wait; in processes started within it, they wait for ever."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -120,7 +120,7 @@ class _Finder:
     """
 
     def find_spec(self, name, path=None, target=None):
-        """As `importlib.abc.MetaPathFinder`."""
+        """Like the method of `importlib.abc.MetaPathFinder`."""
         if name not in ("numpy", "paddle") or not (spec := importlib.machinery.PathFinder.find_spec(name, path)):
             return None
         execute = spec.loader.exec_module

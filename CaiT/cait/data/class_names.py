@@ -45,7 +45,7 @@ class Classes(NamedTuple):
     is_other_head: bool = False
 
     def record(self) -> dict[str, list[str]] | None:
-        """What a run saves: `names`, and `of_data` where the data calls them otherwise; None if nothing names them."""
+        """Returns what a run saves: `names`, and `of_data` if the data has others; None for classes without names."""
         if self.names == _indices(len(self.names)):
             return None
         by_model = self.of_data if self.index is None else None  # else they are matched by name, and have the same
@@ -208,7 +208,7 @@ def names_of_data(config: CfgNode, splits: Sequence[str] = ("train", "val")) -> 
 
 
 def difference(own: Sequence[str], others: Sequence[str]) -> str:
-    """In which classes the names of a checkpoint and those of the data differ, the first of them by name."""
+    """Describes how the class names of a checkpoint and of the data differ; the first ones are named."""
     new, missing = [name for name in others if name not in own], [name for name in own if name not in others]
     words = [f"the data has {_list([repr(name) for name in new])}, which the checkpoint does not know"] if new else []
     words += [f"the data lacks {_list([repr(name) for name in missing])}"] if missing else []

@@ -119,7 +119,7 @@ def identified(path: str) -> bool:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Within it, whatever a file makes Pillow or a transform raise is the UnreadableImage of that name.
+    """Context in which everything that Pillow or a transform raises for a file becomes an UnreadableImage of that name.
 
     Only what ends the process (KeyboardInterrupt, a signal) passes.
     """

@@ -50,7 +50,7 @@ class Listing:
         return Listing(sorted(self.images), sorted(self.left_out), sorted(self.hidden))
 
     def words(self) -> str:
-        """What was left out, in a sentence; empty if nothing was."""
+        """Describes what was left out, in a sentence; empty if nothing was."""
         if not self.left_out:
             return ""
         counts = collections.Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in self.left_out)
@@ -60,7 +60,7 @@ class Listing:
 
 
 def entries_of(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
-    """What lies in a folder, hidden things too, in no order.
+    """Yields the entries of a folder, hidden ones included, in no order.
 
     Raises:
         CaitError: it cannot be listed.

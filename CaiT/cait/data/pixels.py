@@ -41,7 +41,7 @@ class Loops:
     columns_may_come_first: bool
 
     def resize(self, image: Image.Image, size: Size, window: Box, flip: bool) -> np.ndarray:
-        """As the function of that name, of an image in mode RGB or L."""
+        """Like the function of that name, for an image in mode RGB or L."""
         pixels = np.frombuffer(image.tobytes("raw", RAW_MODES[image.mode]), "uint8")
         return self.resize_decoded(pixels.reshape(image.height, image.width, -1), size, window, flip)
 
@@ -60,7 +60,7 @@ class Loops:
         return out
 
     def transform(self, image: Image.Image, matrix: tuple[float, ...], fill: tuple[int, ...]) -> Image.Image:
-        """As the function of that name, of an image in mode RGB."""
+        """Like the function of that name, for an image in mode RGB."""
         pixels = image.tobytes("raw", "RGBX")
         out = np.empty(len(pixels), "uint8")
         colour = int.from_bytes(bytes((*fill, 255)), "little", signed=True)
@@ -120,7 +120,7 @@ def loops_or_reason() -> tuple[Loops | None, str]:
 
 
 def how() -> str:
-    """What resizes the images of this process, for the log."""
+    """Describes for the log what resizes the images of this process."""
     loops, word = loops_or_reason()
     return f"images resized with {word}" if loops else f"images resized by Pillow ({word})"
 

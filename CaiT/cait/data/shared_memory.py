@@ -21,7 +21,7 @@ class Sending(NamedTuple):
 
 
 def how_to_send(num_workers: int, batch_bytes: int, folder: str = FOLDER) -> Sending:
-    """What is possible here for the processes that are wanted.
+    """Decides how many reading processes can work here, and how they send batches.
 
     Args:
         num_workers: processes that are to read.

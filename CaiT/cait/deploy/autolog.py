@@ -88,7 +88,7 @@ class GpuSampler:
 
 
 def ask_nvidia(fields: str) -> str | None:
-    """What nvidia-smi says of the first GPU, comma-separated and without units; None where there is none."""
+    """Returns what nvidia-smi reports about the first GPU, comma-separated and without units; None without a GPU."""
     if not shutil.which("nvidia-smi"):
         return None
     words = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", "-i", "0"]

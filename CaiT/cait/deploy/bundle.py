@@ -109,7 +109,7 @@ class Description:
 
 
 def fused_stem(precision: str) -> str:
-    """What the files of the fused program of a precision are named, without their suffixes."""
+    """Returns the name of the fused program's files for a precision, without suffix."""
     return f"fused_{precision}"
 
 
@@ -243,7 +243,7 @@ def verify(folder: str | os.PathLike, description: Description, name: str) -> pa
 
 @contextlib.contextmanager
 def verified(folder: str | os.PathLike, description: Description, names: Iterable[str]) -> Iterator[None]:
-    """Within it files of the bundle are loaded by their names: their checksums are right, and still are afterwards.
+    """Context in which files of the bundle may be loaded by name: their checksums are right, and still are afterwards.
 
     Raises:
         CaitError: one is missing, is not the one that was exported, or was exchanged while the body loaded it.

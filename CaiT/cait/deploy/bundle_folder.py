@@ -41,7 +41,7 @@ def bundle_folder(folder: str | os.PathLike) -> pathlib.Path:
 
 
 def described(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What the description in a folder says; None if there is none that an export can have written."""
+    """Reads the description in a folder; returns None if no export can have written it."""
     try:
         check_size(folder / DESCRIPTION)
         content = parse(read_text(folder / DESCRIPTION))

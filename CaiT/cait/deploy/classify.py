@@ -105,7 +105,7 @@ class Reader:
         return self.normalised(self.pixels(file, name))
 
     def normalised(self, pixels: np.ndarray) -> np.ndarray:
-        """What `pixels` gives, or a batch of it -> the model's input, float32 [..., channels, height, width]."""
+        """Normalises the result of `pixels`, or a batch of them, to float32 [..., channels, height, width]."""
         return np.moveaxis(pixels.astype("float32") * self.scale + self.shift, -1, -3)
 
 

@@ -59,7 +59,7 @@ class WithClassAttention(nn.Layer):
 def build_description(
     config, class_names: list[str], weights: pathlib.Path, precision: str = "fp32", with_attention: bool = False
 ) -> Description:
-    """What the bundle will say, as far as the config knows it."""
+    """Builds the description of a bundle from the config."""
     return Description(
         variant=config.MODEL.NAME,
         image_size=list(config.DATA.IMAGE_SIZE),

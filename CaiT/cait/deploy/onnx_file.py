@@ -30,7 +30,7 @@ paddle2onnx.export(*sys.argv[1:], opset_version={OPSET}, **more)
 
 
 def missing_tools(*names: str) -> list[str]:
-    """Which of these packages, or of all that ONNX files need, are not installed."""
+    """Returns those of these packages, or of all that ONNX files need, that are not installed."""
     return [name for name in names or TOOLS if importlib.util.find_spec(name) is None]
 
 

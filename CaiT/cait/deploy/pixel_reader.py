@@ -37,7 +37,7 @@ class PixelReader:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the result."""
+        """The shape of the result."""
         return (*self.image_size, self.channels)
 
     def __call__(self, file: str | BinaryIO, name: str) -> np.ndarray:

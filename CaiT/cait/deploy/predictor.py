@@ -22,7 +22,7 @@ LOW_TOLERANCE = 0.05  # fp16 and bf16: of the range of the logits
 
 
 def allowed_difference(logits: np.ndarray, precision: str) -> float:
-    """How far logits may be off from `logits` in a precision; finite: 0 where these are not."""
+    """Returns how much logits may differ from `logits` in a precision; 0 if these are not finite."""
     exact = np.asarray(logits, "float64")
     if not exact.size or not np.isfinite(exact).all():
         return 0.0
@@ -142,7 +142,7 @@ class Predictor:
 
 
 def last_line(error: Exception) -> str:
-    """What Paddle says of an error: its last line, after pages of others."""
+    """Returns the last line of an error of Paddle, which follows pages of others."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 

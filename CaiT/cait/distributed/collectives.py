@@ -32,7 +32,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of the processes this one is, from 0."""
+    """Returns the number of this process, from 0."""
     return distributed.get_rank()
 
 
@@ -51,7 +51,7 @@ class _SharedError(CaitError):
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Within it the processes work together: they end together, and when one fails, all do, for its reason.
+    """Context in which the processes work together: they end together, and when one fails, all fail for its reason.
 
     With more than one process, leaving by an exception ends this process.
     """

@@ -82,7 +82,7 @@ class Watcher:
         threading.Thread(target=self._write).start()
 
     def listen(self) -> None:
-        """Of process 0: takes the connections of all others, and tells its process the port before.
+        """For process 0: tells its process the port, then accepts the connections of all others.
 
         Raises:
             OSError: some did not connect in time.
@@ -105,7 +105,7 @@ class Watcher:
                 self._start(self._hear, peer, messages)
 
     def connect(self, host: str, port: int) -> None:
-        """Of the others: connects to that of process 0.
+        """For the other processes: connects to process 0.
 
         Raises:
             OSError: it cannot be reached.

@@ -26,7 +26,7 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """Of the model: that of its file."""
+        """The name of the model, which is that of its file."""
         return pathlib.Path(self.model).stem
 
     def file(self, name: str) -> str:

@@ -57,7 +57,7 @@ def sync(path: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def naming_what_fails(path: str | os.PathLike, temporary: pathlib.Path | None = None) -> Iterator[None]:
-    """Within it a write that fails names what was to be written: a full disk has no name of its own.
+    """Context in which a write that fails names its file, because the error of a full disk names none.
 
     Args:
         path: what is written: a file, or a folder of them.

@@ -41,7 +41,7 @@ def lock_file(folder: pathlib.Path, job: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path, job: str, wait: bool = False) -> Iterator[str]:
-    """Within it, nobody else does this job in the folder.
+    """Context in which nobody else does this job in the folder.
 
     Args:
         folder: exists.

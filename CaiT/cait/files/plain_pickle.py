@@ -48,7 +48,7 @@ def load(
     refused: str,
     reference: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """What a pickle holds: None, bools, ints, floats, text, bytes, lists, tuples, dicts and the functions' results.
+    """Reads a pickle: None, bools, ints, floats, text, bytes, lists, tuples, dicts and the functions' results.
 
     Strings of Python 2 are read as Latin-1 text.
 

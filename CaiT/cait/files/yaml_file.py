@@ -28,7 +28,7 @@ class YamlError(ValueError):
 
 
 def parse(text: str) -> Any:
-    """What a YAML text holds: None, bools, numbers, dates, text, lists and dicts.
+    """Parses a YAML text: None, bools, numbers, dates, text, lists and dicts.
 
     Raises:
         YamlError: it is no YAML, a key stands in it twice, it has tags such as `!!binary`, or it is larger or deeper
@@ -70,7 +70,7 @@ def check_size(path: str | os.PathLike) -> None:
 
 
 def read_tree(path: str | os.PathLike) -> dict:
-    """What a YAML file of keys and values holds.
+    """Reads a YAML file of keys and values.
 
     Raises:
         UsageError: the file is missing or cannot be read, it is not such a file, or `parse` refuses it.
@@ -92,7 +92,7 @@ def read_tree(path: str | os.PathLike) -> dict:
 
 
 def read_with_bases(path: str | os.PathLike) -> list[tuple[pathlib.Path, dict]]:
-    """What a YAML file holds, after what the files hold that its `BASE` names, and theirs; later ones win.
+    """Reads a YAML file after the files that its `BASE` names, and theirs; later values win.
 
     Raises:
         UsageError: as `read_tree`, or files include each other, or are more than MAX_FILES.

@@ -55,7 +55,7 @@ def key_of(parts: Iterable[str | bytes]) -> str:
 
 
 def cache_folder(name: str, key: str) -> pathlib.Path:
-    """Where a library of this name and key is kept: where other users cannot put one.
+    """Returns the folder of a library with this name and key, in which other users cannot write.
 
     Raises:
         CannotBuild: there is no such place.

@@ -54,7 +54,7 @@ def _key() -> str:
 
 
 def folder() -> pathlib.Path:
-    """Where the library for these versions, this source and this kind of processor is kept."""
+    """Returns the folder of the library for these versions, this source and this kind of processor."""
     return cache_folder(NAME, _key())
 
 
@@ -122,7 +122,7 @@ def _why_not(library: pathlib.Path) -> str:
 
 
 def instruction_set() -> str:
-    """What the operators use on this processor now: the best it has or CAIT_INSTRUCTIONS; empty if it has not that."""
+    """Returns the instruction set that the operators use, the best one or CAIT_INSTRUCTIONS; empty if it is missing."""
     function = ctypes.CDLL(str(folder() / LIBRARY)).cait_instruction_set
     function.restype = ctypes.c_char_p
     return function().decode()

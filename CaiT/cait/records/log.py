@@ -20,11 +20,11 @@ class Lines(logging.Formatter):
     """Each record's message is one line without control characters; a traceback stands below it, line by line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        """As `logging.Formatter`."""
+        """Like the method of `logging.Formatter`."""
         return one_line(super().formatMessage(record))
 
     def formatException(self, ei) -> str:  # noqa: N802 (logging's name)
-        """As `logging.Formatter`."""
+        """Like the method of `logging.Formatter`."""
         return "\n".join(map(one_line, super().formatException(ei).split("\n")))
 
 

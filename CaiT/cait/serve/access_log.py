@@ -20,7 +20,7 @@ class _Lines(Lines):
         super().__init__("%(levelname)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """As `logging.Formatter`."""
+        """Like the method of `logging.Formatter`."""
         text = super().format(record)
         if len(text) <= MAX_CHARACTERS:
             return text

@@ -149,7 +149,7 @@ def _add_interface(app: FastAPI, service: Service, settings: Settings, info: sch
 
     @app.get("/model")
     async def model() -> schema.ModelInfo:
-        """What is served, and what a request may hold."""
+        """Describes the model, and what a request may hold."""
         return info
 
 

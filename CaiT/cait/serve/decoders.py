@@ -92,7 +92,7 @@ class Decoders:
                 raise CaitError("the processes that decode images cannot start; what they said stands above") from error
 
     async def decode(self, name: str, data: bytes, as_png: bool = False, place: int = 0) -> tuple[np.ndarray, bytes]:
-        """What the model sees of an image, uint8 [height, width, channels], and the PNG of it where that is wanted.
+        """Decodes an image to what the model sees, uint8 [height, width, channels], and to a PNG if that is wanted.
 
         Cancelled, it frees its process.
 
@@ -119,7 +119,7 @@ class Decoders:
                 decoder.leave(image)
 
     def end_within(self, seconds: float) -> None:
-        """From now on, all images together may take so long."""
+        """Limits the seconds that all images together may take from now on."""
         self._deadline = min(self._deadline, time.monotonic() + seconds)
 
     def stop(self) -> None:

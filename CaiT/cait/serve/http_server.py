@@ -91,7 +91,7 @@ def _address(host: str, listener: socket.socket) -> str:
 
 
 def how_to_reach(listener: socket.socket) -> str:
-    """What the service says of other devices when it starts."""
+    """Returns the line that the service prints about other devices when it starts."""
     others = addresses_for_others(listener)
     if others:
         return f"from a phone or another computer in the same network: {' '.join(others)}"

@@ -131,7 +131,7 @@ class Service:
         self._batcher.stop()
 
     async def answer(self, request: Request) -> list[dict[str, Any]]:
-        """What `ImageAnswer` of `cait.serve.schema` describes, for each image in order.
+        """Answers each image in order, as `ImageAnswer` of `cait.serve.schema` describes.
 
         When the caller is cancelled, images that are not computed yet are passed over.
 

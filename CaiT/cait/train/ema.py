@@ -48,7 +48,7 @@ class ModelEma:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the model has the averages as its weights; afterwards its own again, bit for bit."""
+        """Context in which the model has the averages as its weights; afterwards it has its own again, bit for bit."""
         own = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         try:
             self._fill(self.averages)

@@ -82,5 +82,5 @@ def cutmix(images: paddle.Tensor, share: float, rng: np.random.Generator) -> tup
 def plain_labels(
     images: paddle.Tensor, labels: paddle.Tensor, rng: np.random.Generator
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """In place of `Mixup`, where nothing is mixed: images and labels as they are."""
+    """Replaces `Mixup` where nothing is mixed: returns images and labels unchanged."""
     return images, labels

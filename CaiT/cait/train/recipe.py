@@ -25,7 +25,7 @@ def check_recipe(config: CfgNode) -> None:
 
 
 def build_mix_and_criterion(config: CfgNode, classes: Classes) -> tuple[Callable, Callable]:
-    """What becomes of a batch, and the loss of what it gives."""
+    """Builds what mixes a batch, and the loss that fits it."""
     aug, distill, smoothing = config.AUG, config.DISTILL, config.TRAIN.SMOOTHING
     mix, criterion = plain_labels, label_smoothing_cross_entropy(smoothing)
     if aug.MIXUP or aug.CUTMIX:

@@ -84,7 +84,7 @@ def _is_replaceable(folder: pathlib.Path) -> bool:
 
 
 def batch_plan(config: CfgNode, loaders: Loaders) -> dict[str, Any]:
-    """What decides which images make which step: an epoch can go on only with the same."""
+    """Returns the values that decide which images make which step: an epoch can only continue with the same ones."""
     return {
         "DATA.BATCH_SIZE": config.DATA.BATCH_SIZE,
         "TRAIN.ACCUM_ITER": config.TRAIN.ACCUM_ITER,

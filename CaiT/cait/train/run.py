@@ -71,7 +71,7 @@ class Run:
         self.save([LATEST], step=step, in_epoch={"states": collectives.gather(tuple(state)), "plan": self.plan})
 
     def taken_up(self) -> EpochState:
-        """Where this process broke off the epoch that comes next; its steps are taken out of the progress."""
+        """Returns where this process broke off the coming epoch; its steps are taken out of the progress."""
         states = self.progress.pop("in_epoch", {}).get("states", [()] * collectives.world_size())
         state = EpochState(*states[collectives.rank()])
         self.progress["step"] -= state.num_steps  # to be counted with those of the whole epoch

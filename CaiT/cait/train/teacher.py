@@ -170,7 +170,7 @@ class OnnxTeacher:
 
     @property
     def provider(self) -> str:
-        """What of ONNX Runtime computes, such as `CPUExecutionProvider`."""
+        """The provider of ONNX Runtime that computes, such as `CPUExecutionProvider`."""
         return self._session.get_providers()[0]
 
     def __call__(self, images: paddle.Tensor) -> paddle.Tensor:

@@ -8,7 +8,7 @@ from cait.distributed import collectives
 
 
 def topk_hits(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-    """Which of the five likeliest classes is the label: [B, classes], [B] -> bool [B, min(5, classes)]."""
+    """Marks the label among the five likeliest classes: [B, classes], [B] -> bool [B, min(5, classes)]."""
     _, best = paddle.topk(logits, k=min(5, logits.shape[1]), axis=1)
     return best == labels.unsqueeze(1)
 

@@ -127,7 +127,7 @@ class CheckpointAttention:
 
     @paddle.no_grad()
     def branch_ratios(self, image: np.ndarray) -> dict[str, list[float]]:
-        """How large the branches are beside what they are added to (paper, fig. 2), by depth.
+        """Measures the branches relative to what they are added to (paper, fig. 2), by depth.
 
         The norm of gamma * branch over that of the residual stream, mean over the patches.
 

@@ -177,7 +177,7 @@ class Mixing(NamedTuple):
 
 
 def draw_talking_heads(path: os.PathLike, title: str, views: Sequence[View], mixings: Sequence[Mixing]) -> None:
-    """What each head of a self-attention block reads for one patch, before and after both mixings, by model.
+    """Draws what each head of a self-attention block reads for one patch, before and after both mixings, by model.
 
     After `proj_w`, whose bias adds the same to every patch, the mean of the patches is taken away, so that the map
     shows which of them get more than others.

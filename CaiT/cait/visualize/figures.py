@@ -44,7 +44,7 @@ def choose_figures(
 
 
 def picture_stems(paths: Sequence[str]) -> list[str]:
-    """What the files of each image begin with: its path below the folder that all share, made one word."""
+    """Returns the beginning of each image's file names: its path below the common folder, as one word."""
     whole = [os.path.abspath(path) for path in paths]
     shared = os.path.commonpath([os.path.dirname(path) for path in whole]) if whole else ""
     stems: dict[str, None] = {}  # in order

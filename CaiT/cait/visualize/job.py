@@ -66,7 +66,7 @@ class _Sheets:
         self.cells: list[tuple] = []
 
     def add(self, views: list[draw.View], maps: list[list[tuple[str, np.ndarray]]]) -> None:
-        """Of an image; see `draw.draw_sheet`."""
+        """Adds the cells of an image; see `draw.draw_sheet`."""
         self.cells.append((views, maps))
         if len(self.cells) == IMAGES_A_SHEET:
             self.finish()

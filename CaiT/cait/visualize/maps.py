@@ -13,7 +13,7 @@ RESIDUAL = 0.5  # share of a token that passes a block unchanged, in rollout
 
 
 def patch_maps(attention: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-    """What each patch gets of the class token's attention, in its place: [..., 1 + N] -> [..., rows, columns].
+    """Places the class token's attention to each patch on the grid: [..., 1 + N] -> [..., rows, columns].
 
     The values stay as they are; with the class token's share, `attention[..., 0]`, they sum to one. The mean over the
     heads of a bundle's `class_attention` [B, blocks, H, 1 + N] is `patch_maps(attention, grid).mean(axis=2)`.

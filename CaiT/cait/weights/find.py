@@ -31,7 +31,7 @@ def find_weights(path: str | os.PathLike) -> pathlib.Path:
 
 
 def weights_file(path: str | os.PathLike) -> pathlib.Path | None:
-    """As `find_weights`; None where there is none."""
+    """Like `find_weights`, but returns None if there is no such file."""
     for suffix in ("", *WEIGHTS_SUFFIXES):
         if is_file(f"{path}{suffix}"):
             return pathlib.Path(f"{path}{suffix}")

@@ -119,7 +119,7 @@ def check_tensors(tensors: dict[str, np.ndarray], expected: dict[str, tuple[int,
 
 
 def swap_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """From PyTorch's layout to Paddle's or back: 2-D tensors are transposed, as views."""
+    """Changes PyTorch's layout to Paddle's or back: 2-D tensors are transposed, as views."""
     return {name: value.T if value.ndim == 2 else value for name, value in tensors.items()}
 
 

@@ -88,7 +88,7 @@ def load_tensors(path: pathlib.Path) -> dict[str, Any]:
 
 
 def facts_of(path: str | os.PathLike, resumes: bool = False) -> dict[str, Any]:
-    """What the files of a checkpoint say of the run that saved them, without its tensors; empty if they say nothing.
+    """Reads what the files of a checkpoint record about their run, without the tensors; empty if they record nothing.
 
     Weights are asked first, and their own state if they say nothing. A damaged file says nothing here: whoever loads
     it reports that.

@@ -61,7 +61,7 @@ def check_header(path: pathlib.Path) -> None:
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, str]:
-    """What a file says of itself beside its tensors, text by name; empty if nothing.
+    """Reads the metadata of a file, text by name; empty if it has none.
 
     Raises:
         CaitError: the header cannot be read, or the metadata is something else.

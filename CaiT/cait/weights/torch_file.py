@@ -106,7 +106,7 @@ class _Archive:
         self._storages: dict[str, bytes] = {}
 
     def content(self) -> Any:
-        """What the pickle holds, with arrays in place of tensors."""
+        """Returns the content of the pickle, with arrays in place of tensors."""
         functions = {
             ("collections", "OrderedDict"): dict,
             ("argparse", "Namespace"): _Settings,
@@ -149,7 +149,7 @@ class _Archive:
 
 
 def kind_of_file(path: str | os.PathLike) -> str:
-    """What the first bytes of a downloaded or given file look like: `safetensors`, `html` or `other`."""
+    """Returns the kind of a file by its first bytes: `safetensors`, `html` or `other`."""
     with open(path, "rb") as file:
         start = file.read(512)
     if start[8:9] == b"{":  # after the length of the header, eight bytes that may be anything
