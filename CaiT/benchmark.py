@@ -37,9 +37,11 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
     for name, help_text in BENCHMARKS.items():
         command = commands.add_parser(name, help=help_text, description=help_text)
-        command.add_argument("--rounds", type=positive, default=7, help="measurements of each contestant")
+        command.add_argument("--rounds", type=positive, default=7, help="number of measurements of each contestant")
         folder = output_folder(f"{name}.json", f"{name}.svg")
-        command.add_argument("--output", type=folder, default=ROOT / "output" / "benchmark", help="folder")
+        command.add_argument(
+            "--output", type=folder, default=ROOT / "output" / "benchmark", help="folder of the results"
+        )
         importlib.import_module(f"cait.bench.{name}").add_arguments(command)
     args = parser.parse_args()
     args.command = shlex.join(["python", "CaiT/benchmark.py", *sys.argv[1:]])

@@ -28,14 +28,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", help="tiny, names of variants, or all")
     parser.add_argument("--steps", nargs="+", type=int, choices=range(1, 6), default=list(range(1, 6)))
     parser.add_argument("--golden", type=path, default=ROOT / "tests" / "golden", help="folder of golden files")
-    parser.add_argument("--live", action="store_true", help="against timm, not the golden files")
-    parser.add_argument("--deploy", type=path, metavar="BUNDLE", help="an exported bundle against its weights")
-    parser.add_argument("--weights", type=path, help="a checkpoint; with --live, without it, weights by a rule")
-    parser.add_argument("--images", type=path, help="a folder of images; with --live, without it, noise")
+    parser.add_argument("--live", action="store_true", help="compare with timm itself, not with the golden files")
+    parser.add_argument("--deploy", type=path, metavar="BUNDLE", help="compare an exported bundle with its weights")
+    parser.add_argument("--weights", type=path, help="a checkpoint; --live without it uses weights by a rule")
+    parser.add_argument("--images", type=path, help="a folder of images; --live without it uses noise")
     logs: dict[str, Any] = {
         "type": output_folder("report.json"),
         "default": ROOT / "output" / "alignment",
-        "help": "of the logs",
+        "help": "folder of the logs",
     }
     parser.add_argument("--output", **logs)
     args = parser.parse_args()

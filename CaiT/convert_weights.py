@@ -24,19 +24,19 @@ def _arguments() -> argparse.Namespace:
 
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("source", nargs="?", type=path, help="a checkpoint, or the folder of a run")
-    parser.add_argument("--variant", help="published variant: downloaded without SOURCE, demanded of SOURCE with it")
-    parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="who publishes it")
-    parser.add_argument("--base-url", help="a mirror, in place of the publisher's https://host")
-    parser.add_argument("--allow-http", action="store_true", help="take a mirror whose address is not https")
+    parser.add_argument("--variant", help="published variant: it is downloaded, or SOURCE must have its sizes")
+    parser.add_argument("--from", dest="origin", choices=SOURCES, default="timm", help="publisher of the download")
+    parser.add_argument("--base-url", help="a mirror that replaces the publisher's https://host")
+    parser.add_argument("--allow-http", action="store_true", help="accept a mirror whose address is not https")
     parser.add_argument("--cache", type=path, help="folder of downloads; default: ~/.cache/cait")
     parser.add_argument("--to", choices=("paddle", "safetensors", "torch"), default="paddle")
     output: dict[str, Any] = {
         "type": output_file(".pdparams", ".safetensors", ".pth"),
-        "help": "default: in CaiT, or beside SOURCE",
+        "help": "file to write; default: in CaiT, or beside SOURCE",
     }
     parser.add_argument("--output", **output)
-    parser.add_argument("--force", action="store_true", help="replace the output if it is there")
-    parser.add_argument("--verify", action="store_true", help="show what the model makes of a fixed image")
+    parser.add_argument("--force", action="store_true", help="replace an existing output")
+    parser.add_argument("--verify", action="store_true", help="show a digest of the model's logits for a fixed image")
     args = parser.parse_args()
     if not args.source and not args.variant:
         raise UsageError("name a file, or a published variant with --variant")

@@ -31,13 +31,13 @@ def _arguments() -> argparse.Namespace:
 
     shown = "\n".join(f"  {name:<11} {words}" for name, (_, _, words) in CHECKS.items())
     parser = ArgumentParser(description=__doc__, epilog=f"checks:\n{shown}")
-    parser.add_argument("--check", action="store_true", help="run the checks, too")
-    parser.add_argument("--only", nargs="+", choices=CHECKS, help="these checks alone; default: all")
+    parser.add_argument("--check", action="store_true", help="also run the checks")
+    parser.add_argument("--only", nargs="+", choices=CHECKS, help="checks to run; default: all")
     variant = HERE / "configs" / "cait_xxs24_224.yaml"
     parser.add_argument("-cfg", type=path, default=variant, metavar="YAML", help="the model; default: XXS24 at 224")
-    parser.add_argument("--device", choices=("cpu", "gpu"), help="default: a GPU where there is one")
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="where to compute; default: on a GPU if there is one")
     folder: dict[str, Any] = {"type": output_folder(TEXT, DOCUMENT), "default": HERE.parent / "output" / "doctor"}
-    parser.add_argument("--output", help="folder", **folder)
+    parser.add_argument("--output", help="folder of the report", **folder)
     args = parser.parse_args()
     if args.only and not args.check:
         raise UsageError("--only needs --check")

@@ -24,16 +24,22 @@ def main() -> None:
 
     parser = ArgumentParser(description=__doc__)
     variant = HERE / "configs" / "cait_xxs24_224.yaml"
-    parser.add_argument("-cfg", "--config_dir", type=path, default=variant, metavar="YAML", help="of the model")
+    parser.add_argument(
+        "-cfg", "--config_dir", type=path, default=variant, metavar="YAML", help="config of the model, a YAML file"
+    )
     weights = HERE / "cait_xxs24_224"
     names = ("--model_path", "--pretrained", "-pretrained")
-    parser.add_argument(*names, type=path, default=weights, help="weights, without suffix")
+    parser.add_argument(*names, type=path, default=weights, help="its weights; the suffix may be left out")
     parser.add_argument("--save-inference-dir", "--save_inference_dir", type=path, default=HERE / "infer")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="to be run in")
-    parser.add_argument("--with-attention", action="store_true", help="more outputs: the class-attention maps")
-    parser.add_argument("--onnx", action="store_true", help="also inference.onnx; see requirements-onnx.txt")
-    parser.add_argument("--no-fused-ops", action="store_true", help="no program of fused operators for CPUs")
-    parser.add_argument("--force", action="store_true", help="replace the bundle of another model, or other files")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16", "bf16"), default="fp32", help="default precision of the bundle"
+    )
+    parser.add_argument("--with-attention", action="store_true", help="also export the class-attention maps")
+    parser.add_argument("--onnx", action="store_true", help="also write inference.onnx; needs requirements-onnx.txt")
+    parser.add_argument("--no-fused-ops", action="store_true", help="leave out the fused program for CPUs")
+    parser.add_argument(
+        "--force", action="store_true", help="replace the bundle of another model, or files with such names"
+    )
     add_key_flag(parser)
     args = parser.parse_args()
     values = cfg.read_yaml(args.config_dir) | {"MODEL.PRETRAINED": str(args.model_path)}

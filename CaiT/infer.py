@@ -27,12 +27,12 @@ def _arguments() -> argparse.Namespace:
     add_bundle_flags(parser, HERE / "infer")
     parser.add_argument("--batch-size", "--batch_size", type=positive, default=1)
     parser.add_argument("--top-k", "--top_k", type=positive, default=1, help="classes shown for each image")
-    parser.add_argument("--use_tensorrt", default=False, help="on a GPU", **ON)
-    parser.add_argument("--enable_mkldnn", default=True, help="oneDNN on the CPU", **ON)
+    parser.add_argument("--use_tensorrt", default=False, help="use TensorRT, on a GPU", **ON)
+    parser.add_argument("--enable_mkldnn", default=True, help="use oneDNN on the CPU", **ON)
     results = "also write the results: .csv, for Excel too, or .jsonl"
     parser.add_argument("--output", type=output_file(".csv", ".jsonl"), help=results)
     npy: dict[str, Any] = {"nargs": "?", "const": "output_inference_engine.npy", "metavar": "FILE.npy"}
-    parser.add_argument("--reprod_log", type=output_file(".npy"), help="also write them for reprod_log", **npy)
+    parser.add_argument("--reprod_log", type=output_file(".npy"), help="also write the results for reprod_log", **npy)
     parser.add_argument("--benchmark", default=False, help="warm up, time the stages, print AutoLog's report", **ON)
     parser.add_argument("--save_log_path", type=output_folder(*REPORTS), help=f"folder for it: {' and '.join(REPORTS)}")
     args = parser.parse_args()

@@ -52,21 +52,27 @@ def _check(args) -> None:
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
-    digits = commands.add_parser("digits", help="scikit-learn's scanned digits as an ImageNet-style data set")
+    digits = commands.add_parser("digits", help="make a data set of scikit-learn's scanned digits")
     digits.set_defaults(run=_digits)
-    lists = commands.add_parser("lists", help="train and validation lists of ImageNet as downloaded")
-    lists.add_argument("--seed", type=from_zero, default=0, help="of the shuffled lists")
-    lists.add_argument("--force", action="store_true", help="replace lists that are there")
+    lists = commands.add_parser("lists", help="write the list files of ImageNet as downloaded")
+    lists.add_argument("--seed", type=from_zero, default=0, help="seed of the shuffled lists")
+    lists.add_argument("--force", action="store_true", help="replace existing lists")
     lists.set_defaults(run=_lists)
-    lite = commands.add_parser("lite", help="a sample of ImageNet where there is one, else digits in its shape")
+    lite = commands.add_parser(
+        "lite", help="make a small data set: a sample of ImageNet if it is there, or digits in its shape"
+    )
     for part, count in {"train": 20, "val": 10}.items():
         lite.add_argument(f"--num-{part}", type=positive, default=count)
     for part in ("train", "infer"):
-        lite.add_argument(f"--{part}", choices=("sample", "whole"), default="sample", help="whole: links to ImageNet")
-    lite.add_argument("--weights", type=path, help="weights to place there, without suffix; random if missing")
-    lite.add_argument("-cfg", type=path, default=XXS24, help="model of the random weights")
+        lite.add_argument(
+            f"--{part}", choices=("sample", "whole"), default="sample", help="a sample, or links to the whole set"
+        )
+    lite.add_argument(
+        "--weights", type=path, help="weights to place there, without suffix; random ones if the file is missing"
+    )
+    lite.add_argument("-cfg", type=path, default=XXS24, help="config of the model that gets random weights")
     lite.set_defaults(run=_lite)
-    check = commands.add_parser("check", help="decode every image of a data set, and name what cannot be read")
+    check = commands.add_parser("check", help="decode every image of a data set, and name those that cannot be read")
     check.add_argument("--dataset", choices=("imagenet2012", "folder", "cifar10", "cifar100"), default="imagenet2012")
     check.set_defaults(run=_check)
     for command, folder in ((digits, "dataset/digits"), (lists, "txt"), (lite, "dataset/lite")):

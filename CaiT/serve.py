@@ -3,7 +3,7 @@
     python CaiT/serve.py                                          # bundle in CaiT/infer, http://127.0.0.1:8000/
     CAIT_TOKEN=secret python CaiT/serve.py --model_dir=output/my_run/inference --host=0.0.0.0 --port=8080
 
-Ctrl-C or SIGTERM ends it once the requests that it has taken in are answered. docs/serve.md tells how to ask it.
+Ctrl-C or SIGTERM ends it after the accepted requests finish. docs/serve.md describes its interface.
 """
 
 import interruptible  # noqa: F401  # isort: skip
@@ -33,25 +33,40 @@ MB = 1_000_000
 def _arguments() -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__)
     add_bundle_flags(parser, pathlib.Path(__file__).resolve().with_name("infer"))
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of this machine")
-    parser.add_argument("--port", type=port, default=8000, help="0: any free one")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all addresses of this machine"
+    )
+    parser.add_argument("--port", type=port, default=8000, help="port to listen on; 0: any free one")
     secret = "that is asked for; as CAIT_TOKEN in the environment it does not show among the processes"
     parser.add_argument("--token", type=token, default=os.environ.get("CAIT_TOKEN"), help=secret)
-    parser.add_argument("--max-batch", type=positive, default=8, help="images a call of the predictor")
-    parser.add_argument("--max-wait", type=seconds, default=0.002, help="seconds that an image waits for others")
-    parser.add_argument("--max-queue", type=positive, default=128, help="images at a time; more get status 503")
-    parser.add_argument("--max-images", type=positive, default=16, help="in a request")
-    parser.add_argument("--max-upload", type=positive, default=32, help="megabytes of a request")
-    parser.add_argument("--max-pixels", type=positive, help="of an image; default: as infer.py")
+    parser.add_argument("--max-batch", type=positive, default=8, help="images per call of the predictor")
+    parser.add_argument(
+        "--max-wait", type=seconds, default=0.002, help="seconds that an image waits for others to join its batch"
+    )
+    parser.add_argument(
+        "--max-queue", type=positive, default=128, help="images accepted at a time; more get status 503"
+    )
+    parser.add_argument("--max-images", type=positive, default=16, help="images per request")
+    parser.add_argument("--max-upload", type=positive, default=32, help="megabytes per request")
+    parser.add_argument("--max-pixels", type=positive, help="pixels per image; default: as infer.py")
     names = "by which the service may be called, beside localhost and addresses; may stand again; *: any"
     parser.add_argument("--allowed-host", type=host, action="append", default=[], metavar="NAME", help=names)
     parser.add_argument("--decode-timeout", type=above_zero, default=10.0, help="seconds to decode an image")
     parser.add_argument("--decode-memory", type=positive, default=2000, help="megabytes to decode an image")
-    parser.add_argument("--read-timeout", type=above_zero, default=30.0, help="seconds for a head, then for a body")
-    parser.add_argument("--write-timeout", type=above_zero, default=30.0, help="seconds in which an answer must get on")
-    parser.add_argument("--timeout", type=above_zero, default=30.0, help="seconds for its answer after that")
-    parser.add_argument("--samples", type=text_path, help="image, folder, pattern or list: the page offers them to try")
-    parser.add_argument("--top-k", "--top_k", type=positive, default=5, help="classes, where a request does not say")
+    parser.add_argument(
+        "--read-timeout",
+        type=above_zero,
+        default=30.0,
+        help="seconds for the head of a request to arrive, and again for its body",
+    )
+    parser.add_argument(
+        "--write-timeout", type=above_zero, default=30.0, help="seconds in which a caller must read some of its answer"
+    )
+    parser.add_argument("--timeout", type=above_zero, default=30.0, help="seconds for the answer after that")
+    parser.add_argument("--samples", type=text_path, help="image, folder, pattern or list that the page offers to try")
+    parser.add_argument(
+        "--top-k", "--top_k", type=positive, default=5, help="classes per image, if a request does not say"
+    )
     args = parser.parse_args()
     if args.max_images > args.max_queue:
         raise UsageError("--max-queue must have room for the images of one request, --max-images")

@@ -28,18 +28,35 @@ def _arguments() -> argparse.Namespace:
     from cait.config.flags import add_key_flag, given_keys
 
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--img-path", "--img_path", "--image_dir", type=text_path, dest="images", help="see infer.py")
+    parser.add_argument(
+        "--img-path",
+        "--img_path",
+        "--image_dir",
+        type=text_path,
+        dest="images",
+        help="an image, a folder, a pattern in quotes, or a .txt list",
+    )
     several: dict[str, Any] = {"type": path, "nargs": "+", "default": []}
     parser.add_argument("--model_path", "--pretrained", "-pretrained", help=WEIGHTS, **several)
     parser.add_argument("--model_dir", "--model-dir", help="folders of bundles", **several)
-    parser.add_argument("-cfg", "--config_dir", type=path, metavar="YAML", help="config of the weights")
-    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=[], help="default: all that can be drawn")
+    parser.add_argument(
+        "-cfg",
+        "--config_dir",
+        type=path,
+        metavar="YAML",
+        help="config of the checkpoints; default: config.yaml beside each",
+    )
+    parser.add_argument(
+        "--figures", nargs="+", choices=FIGURES, default=[], help="what to draw; default: everything that can be drawn"
+    )
     parser.add_argument("--block", type=positive, help="self-attention block whose heads are shown; default: the last")
-    parser.add_argument("--runs", help="folders of runs, or their metrics.jsonl: the curves", **several)
-    parser.add_argument("--max-images", "--max_images", type=positive, default=24, help="of a folder, spread over it")
-    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **ON)
-    parser.add_argument("--output", type=path, help="folder; default: a new one under output/")
-    parser.add_argument("--force", action="store_true", help="replace pictures that are there")
+    parser.add_argument("--runs", help="folders of runs, or their metrics.jsonl, for learning curves", **several)
+    parser.add_argument(
+        "--max-images", "--max_images", type=positive, default=24, help="number of images of a folder, spread over it"
+    )
+    parser.add_argument("--exif", default=True, help="rotate images as their EXIF orientation says", **ON)
+    parser.add_argument("--output", type=path, help="folder of the pictures; default: a new one under output/")
+    parser.add_argument("--force", action="store_true", help="replace existing pictures")
     add_key_flag(parser)
     args = parser.parse_args()
     args.keys = {name: value for name, value, _ in given_keys(args)}

@@ -1,4 +1,4 @@
-"""What to do next where weights, a bundle or a download are missing. Every error about them takes its advice from here.
+"""Advice for errors about missing weights, bundles or downloads. Every such error takes its advice from here.
 
 Each function returns the end of a sentence, which begins with the semicolon.
 """

@@ -1,4 +1,4 @@
-"""Which variants are published, by their YAML files. Nothing here needs Paddle."""
+"""The published variants, by their YAML files. Nothing here needs Paddle."""
 
 import pathlib
 

@@ -9,7 +9,7 @@ import pytest
 from cait.bench import measure, model, runtime_worker
 from cait.bench.measure import Measurement
 from cait.bench.report import Table
-from cait.bench.runtime_client import EngineProcess
+from cait.bench.runtime_client import RuntimeProcess
 from cait.deploy.engine_config import processor_has_bf16
 from cait.errors import CaitError
 from cait.machine.device import why_no_profiler
@@ -45,7 +45,7 @@ def test_an_engine_runs_a_bundle_in_its_own_process(kind, tiny_bundle):
             library.register()
         except library.OperatorsUnavailable as reason:
             pytest.skip(str(reason))
-    with EngineProcess(kind, tiny_bundle, 2, "fp32", 1) as runtime:
+    with RuntimeProcess(kind, tiny_bundle, 2, "fp32", 1) as runtime:
         assert runtime.missing == ""
         seconds = runtime.seconds(3)
         assert len(seconds) == 3 and all(0 < value < 10 for value in seconds)
@@ -58,23 +58,23 @@ def test_an_engine_runs_a_bundle_in_its_own_process(kind, tiny_bundle):
 
 
 def test_the_model_itself_is_an_engine_too():
-    with EngineProcess("eager", "cait_xxs24_224", 1, "fp32", 2) as runtime:
+    with RuntimeProcess("eager", "cait_xxs24_224", 1, "fp32", 2) as runtime:
         assert runtime.missing == "" and runtime.seconds(1)[0] > 0
 
 
 def test_an_engine_that_is_not_there_says_why(tiny_bundle):
-    with EngineProcess("eager", "cait_xxs24_224", 1, "bf16", 1) as runtime:
+    with RuntimeProcess("eager", "cait_xxs24_224", 1, "bf16", 1) as runtime:
         assert runtime.missing == "PaddlePaddle has no eager bf16 on the CPU"
     if processor_has_bf16():
-        with EngineProcess("fused", tiny_bundle, 1, "bf16", 1) as runtime:
+        with RuntimeProcess("fused", tiny_bundle, 1, "bf16", 1) as runtime:
             assert "exported without a fused one of bf16" in runtime.missing
-    with EngineProcess("openvino", "no.onnx", 1, "fp32", 1) as runtime:
+    with RuntimeProcess("openvino", "no.onnx", 1, "fp32", 1) as runtime:
         assert runtime.missing
 
 
 def test_an_engine_that_fails_ends_the_benchmark_with_its_last_line(tmp_path):
     with pytest.raises(CaitError, match="failed with exit code 1 .*inference.yaml"):
-        EngineProcess("plain", tmp_path, 1, "fp32", 1)
+        RuntimeProcess("plain", tmp_path, 1, "fp32", 1)
 
 
 def test_a_round_is_the_median_of_runs_that_take_half_a_second_after_a_rest(monkeypatch):
@@ -106,9 +106,9 @@ def test_a_goal_without_a_baseline_is_one_of_the_value():
 
 def test_operators_below_one_percent_are_summed(monkeypatch):
     fake = Fake(operators={"softmax": 30.0, "fc": 69.0, "scale": 0.4, "cast": 0.6})
-    monkeypatch.setattr(model, "EngineProcess", lambda *_: fake)
+    monkeypatch.setattr(model, "RuntimeProcess", lambda *_: fake)
     monkeypatch.setattr("cait.machine.device.why_no_profiler", lambda: "")
-    models = argparse.Namespace(engines=lambda *_: _Ready({"plain": fake, "fused": fake}))
+    models = argparse.Namespace(runtimes=lambda *_: _Ready({"plain": fake, "fused": fake}))
     table = model.operators(models, "cait_xxs24_224", 16, 1)[0]
     assert [(row["name"], row["median"]) for row in table.rows()] == [
         ("fc", 69),
@@ -136,7 +136,7 @@ def test_growth_is_a_curve_of_time_and_of_memory(monkeypatch, tmp_path):
     def start(kind, source, batch_size, precision, threads):
         return Fake((int(source.name.removeprefix("cait_xxs24_224-fp32-image_size")) / 224) ** 2)
 
-    monkeypatch.setattr(model, "EngineProcess", start)
+    monkeypatch.setattr(model, "RuntimeProcess", start)
     monkeypatch.setattr(model, "write_bundle", lambda folder, *_, **arguments: folder)
     seconds, memory = model.growth(model.Models(tmp_path, []), "pixels", "image_size", [224, 448], "fp32", 1)
     assert "grows with its power 2.0" in seconds.title
@@ -150,8 +150,8 @@ def test_a_peer_that_cannot_be_exported_is_noted(monkeypatch, tmp_path):
     monkeypatch.setattr(model, "timm_onnx", fails)
     notes = []
     models = model.Models(tmp_path, notes)
-    with models.engines(["openvino", "onnxruntime"], "cait_xxs24_224", 1, "fp32", 1) as engines:
-        assert engines == {}
+    with models.runtimes(["openvino", "onnxruntime"], "cait_xxs24_224", 1, "fp32", 1) as runtimes:
+        assert runtimes == {}
     assert len(notes) == 1 and "(no timm)" in notes[0]
 
 
@@ -186,7 +186,7 @@ def test_the_benchmark_measures_a_model_from_its_export_on(tmp_path, monkeypatch
 def test_an_engine_process_is_found_wherever_it_is_started(tmp_path, monkeypatch, tiny_bundle):
     monkeypatch.chdir(tmp_path)
     assert (measure.SCRIPTS / "cait" / "bench" / "runtime_worker.py").is_file()
-    with EngineProcess("plain", tiny_bundle, 1, "fp32", 1) as runtime:
+    with RuntimeProcess("plain", tiny_bundle, 1, "fp32", 1) as runtime:
         assert not runtime.missing
 
 

@@ -129,7 +129,7 @@ def test_the_tests_mirror_the_packages():
 
 def test_scripts_are_short():
     for path in (*ROOT.glob("CaiT/*.py"), *ROOT.glob("test_tipc/*.py")):
-        assert len(path.read_text().splitlines()) < 95, path.name
+        assert len(path.read_text().splitlines()) <= 110, path.name
 
 
 def test_modules_are_not_long():

@@ -1,4 +1,4 @@
-"""Which comparisons a command line of `check_alignment.py` asks for."""
+"""The references that a command line of `check_alignment.py` asks for."""
 
 import json
 import pathlib

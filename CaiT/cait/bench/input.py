@@ -1,4 +1,4 @@
-"""How many images a second one process makes ready, against `paddle.vision` and timm."""
+"""The images that one process prepares per second, compared with `paddle.vision` and timm."""
 
 import argparse
 import io
@@ -24,7 +24,7 @@ UNIT = "images/s"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
-    parser.add_argument("--images", type=positive, default=64, help="JPEG files, which make one batch")
+    parser.add_argument("--images", type=positive, default=64, help="number of JPEG files, which make one batch")
 
 
 class MemorySource:

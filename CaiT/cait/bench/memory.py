@@ -1,4 +1,4 @@
-"""What the memory options of training save, and what they cost in time."""
+"""The memory that the options of training save, and their cost in time."""
 
 import argparse
 import pathlib
@@ -24,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
     parser.set_defaults(rounds=1)
     parser.add_argument("--variant", default="cait_s24_384", help="name of the model")
-    parser.add_argument("--sizes", type=positive, nargs="+", help="sides of the image; default: the variant's")
-    parser.add_argument("--batch-size", type=positive, default=4, help="images")
+    parser.add_argument(
+        "--sizes", type=positive, nargs="+", help="sides of the image in pixels; default: that of the variant"
+    )
+    parser.add_argument("--batch-size", type=positive, default=4, help="images per step")
 
 
 def run(args: argparse.Namespace) -> Report:

@@ -1,4 +1,4 @@
-"""How fast an exported model answers, against what one would otherwise run; exactness; operators; growth."""
+"""The speed of an exported model, compared with the common alternatives; its exactness, operators and growth."""
 
 import argparse
 import collections
@@ -16,7 +16,7 @@ import numpy as np
 from cait.bench.exported import timm_onnx, write_bundle
 from cait.bench.measure import SCRIPTS, Measurement, measure_in_turn, power_of_growth, tell
 from cait.bench.report import Report, Table
-from cait.bench.runtime_client import EngineProcess
+from cait.bench.runtime_client import RuntimeProcess
 from cait.command.arguments import path, positive
 from cait.errors import CaitError
 from cait.machine.processor import usable_cores
@@ -41,22 +41,22 @@ GOALS = {
     ("cait_xxs24_384", 8): (1.3, 1.6),
 }
 LARGEST_ERROR, CHANGED_PERCENT = 1e-4, 1.0
-# An OpenMP thread of PaddlePaddle goes on spinning for a while after a run, on a core that the next engine needs.
+# An OpenMP thread of PaddlePaddle goes on spinning for a while after a run, on a core that the next runtime needs.
 PAUSE_SECONDS = 0.3
-ROUND_SECONDS, MOST_RUNS = 0.5, 10  # of one engine in one round
+ROUND_SECONDS, MOST_RUNS = 0.5, 10  # of one runtime in one round
 GROWTH = {"resolution in pixels": ("image_size", [224, 288, 352, 448]), "depth": ("depth", [12, 24, 36])}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
     parser.set_defaults(rounds=10)
-    parser.add_argument("--variants", nargs="+", help="default: what there are goals for")
-    parser.add_argument("--batch-sizes", type=positive, nargs="+", help="images a run; default: the goals'")
+    parser.add_argument("--variants", nargs="+", help="models to measure; default: those with goals")
+    parser.add_argument("--batch-sizes", type=positive, nargs="+", help="images per run; default: those of the goals")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--engines", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--threads", type=positive, default=usable_cores(), help="of each engine")
+    parser.add_argument("--threads", type=positive, default=usable_cores(), help="threads of each runtime")
     parser.add_argument("--demo", type=path, default=ROOT / "output" / "demo", help="folder of `make demo`")
-    parser.add_argument("--only", choices=("speed", "exactness", "operators", "growth"), help="leave out the rest")
+    parser.add_argument("--only", choices=("speed", "exactness", "operators", "growth"), help="measure only this part")
 
 
 def run(args: argparse.Namespace) -> Report:
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> Report:
         if args.only in (None, "speed"):
             for variant, batch_size in cases:
                 for precision in args.precisions:
-                    with models.engines(args.engines, variant, batch_size, precision, args.threads) as engines:
-                        tables.append(speed(engines, args.rounds, variant, batch_size, precision))
+                    with models.runtimes(args.engines, variant, batch_size, precision, args.threads) as runtimes:
+                        tables.append(speed(runtimes, args.rounds, variant, batch_size, precision))
         if args.only in (None, "operators"):
             tables += operators(models, *cases[-1 if args.variants else 1], args.threads)
         if args.only in (None, "growth"):
@@ -91,7 +91,7 @@ def _cases(variants: list[str] | None, batch_sizes: list[int] | None) -> list[tu
 
 
 class Models:
-    """Exports each model once, into a folder; `notes` gets a sentence for each engine that is not there."""
+    """Exports each model once, into a folder; `notes` gets a sentence for each runtime that is missing."""
 
     def __init__(self, folder: pathlib.Path, notes: list[str]):
         self.folder = folder
@@ -117,46 +117,46 @@ class Models:
             try:
                 self._onnx[variant] = timm_onnx(variant, path)
             except CaitError as error:
-                self.notes.append(f"timm's model cannot be exported, so that its engines are missing ({error}).")
+                self.notes.append(f"timm's model cannot be exported, so that its runtimes are missing ({error}).")
                 self._onnx[variant] = None
         return self._onnx[variant]
 
     @contextlib.contextmanager
-    def engines(
+    def runtimes(
         self, kinds: list[str], variant: str, batch_size: int, precision: str, threads: int
-    ) -> Iterator[dict[str, EngineProcess]]:
-        """The engines of these kinds that there are, ready, by kind."""
+    ) -> Iterator[dict[str, RuntimeProcess]]:
+        """Context with those of these runtimes that this machine has, ready, by kind."""
         with contextlib.ExitStack() as stack:
             found = {}
             for kind in kinds:
                 if source := self.source(kind, variant, precision):
-                    engine = stack.enter_context(EngineProcess(kind, source, batch_size, precision, threads))
-                    if engine.missing:
-                        self.notes.append(f"{NAMES[kind]}, {precision}: missing ({engine.missing}).")
+                    runtime = stack.enter_context(RuntimeProcess(kind, source, batch_size, precision, threads))
+                    if runtime.missing:
+                        self.notes.append(f"{NAMES[kind]}, {precision}: missing ({runtime.missing}).")
                     else:
-                        found[kind] = engine
+                        found[kind] = runtime
             yield found
 
 
-def speed(engines: dict[str, EngineProcess], rounds: int, variant: str, batch_size: int, precision: str) -> Table:
-    """Images a second and milliseconds a batch of each engine; a round gives the median of some runs in a row."""
+def speed(runtimes: dict[str, RuntimeProcess], rounds: int, variant: str, batch_size: int, precision: str) -> Table:
+    """Images a second and milliseconds a batch of each runtime; a round gives the median of some runs in a row."""
 
-    def contestant(engine: EngineProcess):
-        first = statistics.median(engine.seconds(2))
+    def contestant(runtime: RuntimeProcess):
+        first = statistics.median(runtime.seconds(2))
         runs = min(MOST_RUNS, math.ceil(ROUND_SECONDS / first))
 
         def measure() -> float:
             time.sleep(PAUSE_SECONDS)
-            return batch_size / statistics.median(engine.seconds(runs))
+            return batch_size / statistics.median(runtime.seconds(runs))
 
         return measure
 
-    work = {NAMES[kind]: contestant(engine) for kind, engine in engines.items()}
+    work = {NAMES[kind]: contestant(runtime) for kind, runtime in runtimes.items()}
     title = f"{variant}, {precision}, batch {batch_size}"
     measurements = measure_in_turn(title, work, "images/s", rounds)
-    baseline = NAMES[BASELINE] if BASELINE in engines else ""
+    baseline = NAMES[BASELINE] if BASELINE in runtimes else ""
     goal = GOALS.get((variant, batch_size), (None, None))[PRECISIONS.index(precision)]
-    goals = {NAMES[OURS]: goal} if goal and baseline and OURS in engines else {}
+    goals = {NAMES[OURS]: goal} if goal and baseline and OURS in runtimes else {}
     return Table(title, measurements, baseline, goals, batch_size=batch_size)
 
 
@@ -205,8 +205,8 @@ def operators(models: Models, variant: str, batch_size: int, threads: int, times
     for kind in ("plain", "fused"):
         title = f"operators of the {kind} program, {variant}, batch {batch_size}"
         tell(title)
-        with models.engines([kind], variant, batch_size, "fp32", threads) as engines:
-            found = engines[kind].operators(times) if kind in engines else {}
+        with models.runtimes([kind], variant, batch_size, "fp32", threads) as runtimes:
+            found = runtimes[kind].operators(times) if kind in runtimes else {}
         small = sum(value for value in found.values() if value < 0.01 * sum(found.values()))
         large = collections.Counter(
             {name: value for name, value in found.items() if value >= 0.01 * sum(found.values())}
@@ -222,13 +222,13 @@ def growth(models: Models, label: str, name: str, values: list[int], precision: 
     for value in values:
         bundle = models.bundle(VARIANT, precision, **{name: value})
         tell(f"growth: {precision}, {name} {value}")
-        with EngineProcess(OURS, bundle, 1, precision, threads) as engine:
-            if engine.missing:
-                models.notes.append(f"growth, {precision}: missing ({engine.missing}).")
+        with RuntimeProcess(OURS, bundle, 1, precision, threads) as runtime:
+            if runtime.missing:
+                models.notes.append(f"growth, {precision}: missing ({runtime.missing}).")
                 return []
-            found = [1000 * value for value in engine.seconds(10)]
+            found = [1000 * value for value in runtime.seconds(10)]
             seconds.append(Measurement(str(value), "ms", found))
-            memory.append(Measurement(str(value), "MB", [engine.peak_mb - engine.start_mb]))
+            memory.append(Measurement(str(value), "MB", [runtime.peak_mb - runtime.start_mb]))
     title = f"{precision}: one image by {label} (grows with its power {power_of_growth(values, seconds):.1f})"
     return [
         Table(title, seconds, x_label=label, x=values),

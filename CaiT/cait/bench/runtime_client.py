@@ -13,7 +13,7 @@ from cait.bench.runtime_worker import Spec
 from cait.errors import CaitError
 
 
-class EngineProcess:
+class RuntimeProcess:
     """An engine in a process of its own; leaving its context ends it.
 
     Attributes:
@@ -49,7 +49,7 @@ class EngineProcess:
             self.__exit__()
             raise
 
-    def __enter__(self) -> "EngineProcess":
+    def __enter__(self) -> "RuntimeProcess":
         return self
 
     def __exit__(self, *_: Any) -> None:

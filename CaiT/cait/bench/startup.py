@@ -1,4 +1,4 @@
-"""How long `infer.py` takes for one image: to its answer, which is the first line it prints, and to its end."""
+"""The time that `infer.py` takes for one image: to its answer, which is the first line it prints, and to its end."""
 
 import argparse
 import os
@@ -39,7 +39,7 @@ print("created", flush=True)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
-    parser.add_argument("--model_dir", "--model-dir", type=path, help="a bundle; default: XXS24, made now")
+    parser.add_argument("--model_dir", "--model-dir", type=path, help="a bundle; default: XXS24, exported first")
 
 
 def run(args: argparse.Namespace) -> Report:

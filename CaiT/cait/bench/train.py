@@ -1,4 +1,4 @@
-"""What a training step waits for images, and how its time and memory grow with resolution, depth and batch."""
+"""The time that a training step waits for images, and its growth with resolution, depth and batch."""
 
 import argparse
 import pathlib
@@ -27,8 +27,8 @@ GROWTH = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this benchmark."""
-    parser.add_argument("--batch-size", type=positive, default=4, help="images a step, of the wait")
-    parser.add_argument("--no-growth", action="store_true", help="leave out the growth, which takes minutes")
+    parser.add_argument("--batch-size", type=positive, default=4, help="images per step, for the waiting time")
+    parser.add_argument("--no-growth", action="store_true", help="do not measure the growth, which takes minutes")
 
 
 def run(args: argparse.Namespace) -> Report:

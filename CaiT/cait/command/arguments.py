@@ -1,4 +1,4 @@
-"""What the flags of all commands have in common: the parser, and the kinds of values that they take."""
+"""The parser and the kinds of values that the flags of all commands share."""
 
 import argparse
 import pathlib
@@ -166,8 +166,10 @@ def add_bundle_flags(parser: argparse.ArgumentParser, bundle: pathlib.Path) -> N
     """
     parser.add_argument("--model_dir", "--model-dir", type=path, default=bundle)
     add_trust_flag(parser)
-    parser.add_argument("--use-gpu", "--use_gpu", default=None, help="default: a GPU where there is one", **ON)
+    parser.add_argument("--use-gpu", "--use_gpu", default=None, help="compute on a GPU; default: if there is one", **ON)
     parser.add_argument("--cpu_threads", type=positive, default=usable_cores())
-    parser.add_argument("--no-fused-ops", action="store_true", help="run the plain program on a CPU")
+    parser.add_argument(
+        "--no-fused-ops", action="store_true", help="run the plain program, not the fused one, on a CPU"
+    )
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), help="default: that of the bundle")
-    parser.add_argument("--exif", default=True, help="turn images as their EXIF orientation says", **ON)
+    parser.add_argument("--exif", default=True, help="rotate images as their EXIF orientation says", **ON)

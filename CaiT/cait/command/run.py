@@ -1,4 +1,4 @@
-"""How a command runs and ends: with one sentence and an exit code, and no traceback but for a bug."""
+"""Runs a command: it ends with one sentence and an exit code, and with a traceback only for a bug."""
 
 import os
 import re

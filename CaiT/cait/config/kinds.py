@@ -1,4 +1,4 @@
-"""What values a config key takes: for each kind the words that say it and the function that reads it."""
+"""The kinds of values that config keys take: for each, its description and the function that reads it."""
 
 import pathlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether the images of a data set can be read, before training finds out: a short look, and a check of all of them."""
+"""Finds images that cannot be read before training does: a short check, and a check of all images."""
 
 import concurrent.futures
 import functools
@@ -39,7 +39,7 @@ class Look(NamedTuple):
 def look(source: ds.Source, mode: str, seconds: float, deep_grey: str = SCALE) -> Look:
     """Looks for so many seconds: half of them at whether files exist, in the others it decodes some of them.
 
-    Images are taken in an order without order, the same at every call.
+    Images are taken in a mixed order, which is the same at every call.
 
     Args:
         source: of the images; those that have no file of their own are passed over.

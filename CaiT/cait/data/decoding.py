@@ -1,4 +1,4 @@
-"""What an image file is and what pixels it becomes: the one place where image files are opened.
+"""Opens image files and decodes them to pixels; no other module opens images.
 
 Everything that reads images goes through it: training, evaluation, prediction, inference, the service, the pictures of
 attention, the gate and the checks. So all know the same formats, and a file that any of them cannot decode is an
@@ -155,7 +155,7 @@ def is_scaled(image: Image.Image, deep_grey: str) -> bool:
 
 
 def in_mode(image: Image.Image, mode: str, deep_grey: str = SCALE) -> Image.Image:
-    """The image as "L" (grey) or "RGB", whatever it was: CMYK, palette, alpha, 16 bits; of an animation the first.
+    """Converts an image of any mode to "L" (grey) or "RGB"; only the first frame of an animation is used.
 
     Args:
         image: as it was opened.

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: the one rule on suffixes, hidden things and what is left out."""
+"""Decides which files of a folder are images: by suffix, hidden names, and what is left out."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which images make which batch: a pure function of (seed, epoch), so that a run repeats and resumes."""
+"""Assigns images to batches: a pure function of (seed, epoch), so that a run repeats and resumes."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether reading processes can work here, and how they send their batches: through /dev/shm, or through pipes."""
+"""Decides whether reading processes can work here, and how they send batches: through /dev/shm or pipes."""
 
 import multiprocessing
 import shutil

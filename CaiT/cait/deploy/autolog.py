@@ -1,4 +1,4 @@
-"""What an inference run cost, in the words of AutoLog, which Paddle's tools parse (TIPC), and as JSON.
+"""Reports the cost of an inference run in AutoLog's format, which Paddle's tools parse (TIPC), and as JSON.
 
 Every figure is measured in the run that prints it; what a machine does not have is `None`.
 """

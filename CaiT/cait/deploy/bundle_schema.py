@@ -1,4 +1,4 @@
-"""What `inference.yaml` may say: each field's kind and range, and what must go together."""
+"""The fields of `inference.yaml`: each field's kind and range, and which fields belong together."""
 
 import math
 import re

@@ -144,7 +144,7 @@ def classify(
     stopwatch: Stopwatch | None = None,
     images: Iterator[tuple[str, object]] | None = None,
 ) -> Iterator[Result]:
-    """Classifies images in batches and yields their results in order; an unreadable one costs the others nothing.
+    """Classifies images in batches and yields their results in order; an unreadable one does not stop the others.
 
     Args:
         predict: normalised images [B, channels, height, width] -> logits [B, classes].

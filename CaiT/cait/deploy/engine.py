@@ -1,4 +1,4 @@
-"""How Paddle Inference is to run a program, and which ways no machine has. Needs no PaddlePaddle."""
+"""Describes how Paddle Inference runs a program, and which ways no machine has. It needs no PaddlePaddle."""
 
 import dataclasses
 

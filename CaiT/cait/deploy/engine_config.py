@@ -1,4 +1,4 @@
-"""Whether this machine can run a program as an `Engine` says, and Paddle's configuration that says so."""
+"""Checks whether this machine can run an `Engine`, and configures Paddle Inference for it."""
 
 import pathlib
 
@@ -111,7 +111,7 @@ def paddle_config(
         config.enable_mkldnn()
         if engine.precision == "bf16" and files[1] == PARAMETERS:  # the fused program has it in its weights
             config.enable_mkldnn_bfloat16()
-    elif hasattr(config, "disable_mkldnn"):  # PaddlePaddle 3 has oneDNN on unless told otherwise
+    elif hasattr(config, "disable_mkldnn"):  # PaddlePaddle 3 uses oneDNN by default
         config.disable_mkldnn()
     return config
 

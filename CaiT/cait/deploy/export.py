@@ -1,4 +1,4 @@
-"""Exports a model as a bundle, and proves that Paddle Inference gives with it what the model gives."""
+"""Exports a model as a bundle, and proves that Paddle Inference computes what the model computes."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""From an image file to the pixels that an exported model sees, without Paddle, so that small processes can do it."""
+"""Reads an image file as the pixels that an exported model sees, without Paddle, so that small processes can do it."""
 
 import dataclasses
 from typing import BinaryIO

@@ -1,1 +1,1 @@
-"""What a machine and its environment are, and whether everything of this project works on them, for `doctor.py`."""
+"""Describes a machine and its environment, and checks whether this project works on them, for `doctor.py`."""

@@ -1,4 +1,4 @@
-"""Whether what is deployed gives what the model gives: export, every way to run a bundle, and an ONNX teacher."""
+"""Checks that what is deployed computes what the model computes: export, all ways to run a bundle, an ONNX teacher."""
 
 import pathlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What this machine and environment are: what decides whether and how this project runs here."""
+"""Describes this machine and environment: everything that decides whether and how this project runs here."""
 
 import functools
 import os

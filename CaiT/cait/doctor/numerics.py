@@ -1,4 +1,4 @@
-"""Whether a device computes what it should: the alignment ladder, training steps, repeats, the memory options."""
+"""Checks whether a device computes correctly: the alignment ladder, training steps, repeats, the memory options."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Two processes that train together: equal to one, and what becomes of the run when one stalls, stops or is killed.
+"""Checks two processes that train together: against one process, and when one stalls, stops or is killed.
 
     python -m cait.doctor.peers '{"fault": "", "processes": 2, ...}'
 

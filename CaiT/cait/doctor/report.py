@@ -1,4 +1,4 @@
-"""What the doctor found, as lines, as text for an issue and as JSON; without the user's private paths."""
+"""The doctor's findings, as lines, as text for an issue and as JSON, without the user's private paths."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""What the checks are made with."""
+"""The settings of the checks."""
 
 import dataclasses
 import pathlib

@@ -1,10 +1,10 @@
-"""How many images a second are trained and answered, by batch size up to what memory or patience allows."""
+"""Measures the images trained and answered per second, by batch size up to the limits of memory or time."""
 
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
 
-from cait.bench.runtime_client import EngineProcess
+from cait.bench.runtime_client import RuntimeProcess
 from cait.bench.runtime_worker import Missing
 from cait.bench.step import StepSpec, measure_step
 from cait.doctor.deployment import bundle
@@ -80,7 +80,7 @@ def _run(settings: Settings, kind: str, precision: str, size: int) -> tuple[floa
     if reason := why_not(Engine(use_gpu=on_gpu, precision=precision, tensorrt=kind == "tensorrt")):
         raise Missing(reason)
     folder = bundle(settings, precision if kind == "fused" else "fp32")
-    with EngineProcess(kind, pathlib.Path(folder), size, precision, usable_cores()) as engine:
+    with RuntimeProcess(kind, pathlib.Path(folder), size, precision, usable_cores()) as engine:
         if engine.missing:
             raise Missing(engine.missing)
         seconds = min(engine.seconds(3))

@@ -1,4 +1,4 @@
-"""Whether the TIPC chain runs: data, training, evaluation, export and inference by the shipped files."""
+"""Checks whether the TIPC chain runs: data, training, evaluation, export and inference by the shipped files."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Whether others than this user and root can change files, as ssh asks before it uses a key."""
+"""Checks whether others than this user and root can change files, as ssh does before it uses a key."""
 
 import os
 import pathlib

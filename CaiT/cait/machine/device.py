@@ -1,4 +1,4 @@
-"""What this machine can compute on, and what Paddle is told for it."""
+"""The devices of this machine, and what Paddle is told for them."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What the processor has, and the one thing that Paddle's libraries must be told of it."""
+"""The features of the processor, and the one setting that Paddle's libraries need for it."""
 
 import os
 import pathlib
@@ -40,7 +40,7 @@ def peak_mb(status: str | os.PathLike = "/proc/self/status") -> float | None:
 def use_avx512_on_amd(environment: MutableMapping[str, str] = os.environ, cpuinfo: str | os.PathLike = CPUINFO) -> None:
     """Lets the MKL in PaddlePaddle use AVX-512 on an AMD processor that has it; to be called before Paddle is imported.
 
-    It goes by the maker's name and takes AVX2 there, which more than doubles the time of a training step. A value in
+    MKL checks the vendor string and uses AVX2 on AMD, which more than doubles the time of a training step. A value in
     the environment stays: MKL_DEBUG_CPU_TYPE=5 is AVX2. On a processor without AVX-512 the value set here would end
     the process.
     """

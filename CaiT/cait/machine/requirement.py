@@ -1,4 +1,4 @@
-"""PaddlePaddle is needed, and pip cannot choose its build for the user: how to get it is said where it is missing."""
+"""Says how to install PaddlePaddle where it is missing; pip cannot choose its build for the user."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""The numbers that a run leaves: `metrics.jsonl`, and their picture."""
+"""The numbers of a run: `metrics.jsonl`, and their picture."""
 
 import json
 import os

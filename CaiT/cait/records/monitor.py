@@ -1,4 +1,4 @@
-"""What one looks at while a model trains: LayerScale by depth, VisualDL, the time of single operations."""
+"""Training monitors: LayerScale by depth, VisualDL, and profiles of single operations."""
 
 import contextlib
 import io

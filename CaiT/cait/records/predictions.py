@@ -1,4 +1,4 @@
-"""How predictions are shown and written: one form for `-pred` and `infer.py`."""
+"""Shows and writes predictions, in one form for `-pred` and `infer.py`."""
 
 import contextlib
 import csv

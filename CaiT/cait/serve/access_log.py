@@ -1,4 +1,4 @@
-"""The service's log, which callers can make grow by so much and no more."""
+"""The log of the service, which callers cannot grow beyond a bound."""
 
 import collections
 import logging

@@ -1,4 +1,4 @@
-"""The service over HTTP: what its addresses answer, and the page."""
+"""The HTTP application: its addresses, their answers, and the page."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Work that arrives together is done together: a queue, and one thread that takes batches from it. Knows no HTTP."""
+"""Combines work that arrives at the same time: a queue, and one thread that takes batches from it. Knows no HTTP."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""All connections of the service together: how many there are, which make room, and which are given up."""
+"""Bounds all connections of the service together: their number, which make room, and which are given up."""
 
 import dataclasses
 from collections.abc import Callable

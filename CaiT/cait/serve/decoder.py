@@ -1,4 +1,4 @@
-"""One process that decodes images, as the service sees it: how it is started, what it works at, and its socket."""
+"""The service's side of one decoding process: how it is started, its queue, and its socket."""
 
 import asyncio
 import collections
@@ -16,7 +16,7 @@ import time
 from cait.deploy.pixel_reader import PixelReader
 from cait.serve.decoder_process import NAMES, REPLY, REQUEST
 
-SECONDS, MEGABYTES = 10.0, 2000  # for an image, unless told otherwise
+SECONDS, MEGABYTES = 10.0, 2000  # default limits for an image
 START_SECONDS = 120.0  # the loops that resize may have to be compiled
 LEFT_SECONDS = 0.5  # for an image that nobody waits for any more: to replace a process takes about as long
 SMALL_BYTES, MOST_IN_LINE, HELD_UP_SECONDS = 8192, 8, 0.1

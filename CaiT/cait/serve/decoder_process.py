@@ -80,7 +80,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def _end_with(parent: int) -> None:
-    """Only the parent ends this process: it finishes what it has taken in when all are told to stop."""
+    """Only the parent ends this process: it finishes the images that it has accepted when all are told to stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform.startswith("linux"):

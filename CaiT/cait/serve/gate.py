@@ -1,4 +1,4 @@
-"""What every request to the service passes first: by which name it came, from which page, and with which token."""
+"""Checks every request before the service sees it: the name it uses, the page it comes from, and its token."""
 
 import functools
 import ipaddress

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on connections whose costs are bounded, whatever their callers send, keep back or leave unread.
+"""HTTP/1.1 on connections whose costs are bounded, whatever callers send, withhold or leave unread.
 
 uvicorn's own protocol bounds none of that: it keeps every header, trailer and waiting request, and waits for ever.
 """
@@ -39,7 +39,7 @@ class _Flow(FlowControl):
 
 
 class _Refusal(Exception):
-    """Ends the parsing of a request that is not taken in: status, counted reason, sentence."""
+    """Ends the parsing of a request that is not accepted: status, counted reason, sentence."""
 
 
 _INVALID = _Refusal(400, "invalid", "this is no valid request of HTTP/1.1")

@@ -25,7 +25,7 @@ SEND_BUFFER_BYTES = 1 << 17
 TICK_SECONDS = 0.2  # between two looks at all connections
 KEEP_ALIVE_SECONDS = 15
 DRAIN_SECONDS = 0.5  # in which callers that keep their connections learn from an answer that it was the last
-STOP_SECONDS = 30  # for what was taken in before
+STOP_SECONDS = 30  # for requests that were accepted before
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 FAR_AWAY = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}  # kept for documentation: nobody's
 
@@ -101,7 +101,7 @@ def how_to_reach(listener: socket.socket) -> str:
 
 
 def run(app: FastAPI, service: Service, listener: socket.socket, bounds: Bounds) -> None:
-    """Serves until SIGTERM or Ctrl-C; then answers what was taken in, and returns. The arguments: see `make_server`."""
+    """Serves until SIGTERM or Ctrl-C, then finishes the accepted requests. The arguments are those of `make_server`."""
     access_log.open_log(sys.stderr)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn handles them, and raises them once more at its end
         signal.signal(number, lambda number, frame: None)

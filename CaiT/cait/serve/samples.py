@@ -1,4 +1,4 @@
-"""The images that the page offers to those who have none at hand."""
+"""The sample images that the page offers."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""What the service takes and gives, in the words of OpenAPI. The answers themselves are built as plain dicts."""
+"""The requests and answers of the service in OpenAPI. The answers themselves are built as plain dicts."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The body of a request to classify: from bytes to images and what is asked about them, or to why not."""
+"""Parses the body of a request: from bytes to images and options, or to the reason why not."""
 
 import base64
 import binascii

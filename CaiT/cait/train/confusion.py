@@ -1,4 +1,4 @@
-"""Which class was taken for which: the confusion matrix of an evaluation, and the accuracy of each class."""
+"""The confusion matrix of an evaluation, and the accuracy of each class."""
 
 import csv
 import pathlib

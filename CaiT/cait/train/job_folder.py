@@ -1,4 +1,4 @@
-"""What every job starts with: the device, the output folder, the log, the model."""
+"""Opens the folder of a job: locked, with a log and the config in it."""
 
 import contextlib
 import logging

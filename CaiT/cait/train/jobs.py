@@ -1,4 +1,4 @@
-"""The jobs: a config becomes objects, and the engine runs them. Training has a module of its own."""
+"""Runs the job that a config asks for: training, evaluation or prediction."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Where a number that is not finite came from: what a training run says when it stops at one."""
+"""Finds where a number that is not finite came from, for the message when a run stops at one."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Where a run starts: in a folder that no other run filled, from fresh or given weights, or where it was left."""
+"""Decides where a run starts: from fresh or given weights, or where it stopped; never in another run's folder."""
 
 import pathlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Images and models in, a folder of pictures out."""
+"""Draws the pictures of images and models into a folder."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Fetches published checkpoints into a cache folder, and goes on where a download broke off."""
+"""Fetches published checkpoints into a cache folder, and continues a download that broke off."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""The position embedding of one patch grid made that of another."""
+"""Resizes the position embedding of one patch grid for another."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Weights that stand in for trained ones: random, but with answers that differ from image to image."""
+"""Random weights whose answers differ from image to image, in place of trained ones."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""What projects wrap around the weights in a checkpoint, and what they put before the names: taken off here.
+"""Unwraps the weights in a checkpoint: removes what projects wrap around them and put before their names.
 
 All formats are unwrapped alike, whether PyTorch or Paddle wrote them.
 """
