@@ -50,8 +50,12 @@ serve: install $(DEMO)
 	exec $(BIN)/python CaiT/serve.py --model_dir="$$(sed -n 's/^ *"run": "\(.*\)",$$/\1/p' $(DEMO))/inference" \
 	    $$(test -d dataset/digits/val && echo --samples=dataset/digits/val) $(SERVE)
 
+# COVERAGE=1 also measures which lines of the package the tests run in their own processes.
+COVERED = $(if $(COVERAGE),--cov=CaiT/cait --cov-report=)
+
 test: install
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(TESTS)"
+	$(BIN)/python -m pytest $(COVERED) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(TESTS)"
+	$(if $(COVERAGE),$(BIN)/coverage report --skip-covered --sort=cover | tail -n 40)
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -78,7 +82,8 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/shellcheck -x test_tipc/*.sh tests/helpers/*.sh .ci/run
 
-# The table of config keys, and the API reference as web pages.
+# The table of config keys, and the API reference as web pages: docs/api/index.html.
+ROOMS := $(patsubst %,cait.%,$(filter-out __%,$(basename $(notdir $(wildcard CaiT/cait/*)))))
 docs: install
 	PYTHONPATH=CaiT $(BIN)/python -m cait.config > docs/config.md
-	PYTHONPATH=CaiT $(BIN)/pdoc --docformat google --output-directory docs/api cait
+	PYTHONPATH=CaiT $(BIN)/pdoc --docformat google --output-directory docs/api cait $(ROOMS)
